@@ -1,0 +1,147 @@
+"""The Python API: what the commands do, as functions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from awqbench import __version__
+from awqbench.errors import UserError
+from awqbench.executors.checkpoint import run_quantizer
+from awqbench.executors.local import Watcher, execute, pending
+from awqbench.fingerprint import model_hash
+from awqbench.gate import policy_hash
+from awqbench.plan import Plan, make_plan
+from awqbench.record.environment import hardware, packages
+from awqbench.record.files import content_key, write_model
+from awqbench.record.layout import RunDirectory, move_into_place
+from awqbench.record.reader import Run, load_run, read_record
+from awqbench.record.schema import Manifest
+from awqbench.score import rescore
+from awqbench.sources.models import ResolvedModel, check_causal_lm, resolve_model
+from awqbench.sources.texts import resolve_text
+from awqbench.spec import QuantizeSpec, RunSpec, load_spec
+from awqbench.watch import Silent
+
+__all__ = ["load_run", "quantize", "run"]
+
+
+def run(spec: RunSpec | str | Path, out: str | Path, *, watcher: Watcher | None = None) -> Run:
+    """Measure what the spec says into the run directory `out`, judge it, and write its reports.
+
+    Cells that are finished there and whose inputs have not changed are kept. Raises UserError before anything is
+    measured when the spec, the model or the data are wrong.
+    """
+    checked = spec if isinstance(spec, RunSpec) else load_spec(spec)
+    model = resolve_model(checked.model.source, checked.model.revision, checked.model.trust_remote_code)
+    plan = make_plan(checked, model, model_hash(model.path))
+    directory = RunDirectory(Path(out))
+    if directory.root.exists() and not directory.manifest.exists() and any(directory.root.iterdir()):
+        raise UserError(f"{directory.root} is not empty and no run directory: choose another --out")
+    fresh = not directory.root.exists()
+    with directory.lock():
+        manifest = _manifest(plan, directory)
+        write_model(directory.manifest, manifest)
+        try:
+            execute(plan, directory, watcher or Silent())
+        except UserError:
+            if fresh and not directory.cells.exists():
+                shutil.rmtree(directory.root)  # a mistake in the spec must not leave a run directory behind
+            raise
+        _drop_unplanned(plan, directory)
+        if not pending(plan, directory):
+            directory.drop_scratch()
+        finished = manifest.model_copy(update={"finished": _now()})
+        write_model(directory.manifest, finished)
+        return rescore(directory.root)
+
+
+def quantize(
+    model: str,
+    out: str | Path,
+    *,
+    method: str = "awq",
+    settings: QuantizeSpec | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Quantize a model into `out`, a new AutoAWQ GEMM checkpoint; returns its quantize.json.
+
+    Raises UserError when the model, the settings or the calibration text are wrong, or `out` exists.
+    """
+    settings = settings or QuantizeSpec()
+    place = Path(out)
+    if place.exists():
+        raise UserError(f"{place} exists already: choose another --out, or remove it")
+    found = resolve_model(model, None, trust_remote_code)
+    text = resolve_text(settings.calibration)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as scratch:
+        calibration = Path(scratch) / "calibration.txt"
+        calibration.write_text(text.content, encoding="utf-8")
+        request = {
+            **settings.model_dump(exclude={"calibration"}),
+            "model_dir": str(found.path), "out": f"{scratch}/checkpoint", "method": method, "seed": seed,
+            "calibration_file": str(calibration), "calibration_name": settings.calibration, "device": device,
+            "trust_remote_code": trust_remote_code,
+        }  # fmt: skip
+        run_quantizer(request, Path(scratch) / "log.txt", progress)
+        move_into_place(Path(scratch) / "checkpoint", place)
+    recipe: dict[str, Any] = json.loads((place / "quantize.json").read_text(encoding="utf-8"))
+    return recipe
+
+
+def _manifest(plan: Plan, directory: RunDirectory) -> Manifest:
+    spec = plan.spec.model_dump(mode="json", exclude_none=True)
+    created = _now()
+    if directory.manifest.is_file():
+        created = read_record(directory.manifest, Manifest).created
+    return Manifest(
+        awqbench_version=__version__,
+        created=created,
+        command=sys.argv,
+        spec=spec,
+        spec_hash=content_key(spec),
+        policy_hash=policy_hash(plan.spec.gates),
+        model=_describe(plan.model, plan.model_hash, plan.spec),
+        data=plan.data,
+        packages=packages(),
+        hardware=hardware(),
+        seed=plan.spec.seed,
+    )
+
+
+def _describe(model: ResolvedModel, digest: str, spec: RunSpec) -> dict[str, Any]:
+    config = check_causal_lm(model.path, spec.model.trust_remote_code)
+    text = config.get("text_config", config)
+    wanted = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+              "vocab_size", "max_position_embeddings", "tie_word_embeddings")  # fmt: skip
+    return {
+        "source": spec.model.source,
+        "label": model.label,
+        "origin": model.origin,
+        "path": str(model.path),
+        "hash": digest,
+        "architecture": (config.get("architectures") or ["?"])[0],
+        **{key: text[key] for key in wanted if key in text},
+    }
+
+
+def _drop_unplanned(plan: Plan, directory: RunDirectory) -> None:
+    """Cells of an earlier spec that this one no longer asks for would appear in its report: they go."""
+    planned = {(job.backend, job.suite) for job in plan.jobs if job.kind == "cell"}
+    for cell in directory.cells.glob("*/*"):
+        if (cell.parent.name, cell.name) not in planned:
+            shutil.rmtree(cell)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

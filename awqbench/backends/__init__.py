@@ -1,0 +1,1 @@
+"""Engines. One file each; a backend is imported only inside its worker process."""

@@ -1,0 +1,28 @@
+"""A packed 4-bit checkpoint through the W4A16 linear. Serves awq and rtn: they differ in weights only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from awqbench.backends.torch_engine import TorchEngine
+from awqbench.formats.checkpoint import load_quantized
+from awqbench.ops.linear import QuantizedLinear
+
+
+class PackedBackend(TorchEngine):
+    """Weights stay packed in memory; `kernel` names what multiplies them."""
+
+    def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
+        """Load `checkpoint`, an AutoAWQ GEMM folder."""
+        return load_quantized(Path(options["checkpoint"]), dtype, str(self.device))
+
+    def kernel(self) -> str:
+        """The kernels in use, with the number of linears each serves."""
+        counts: dict[str, int] = {}
+        for module in self.model.modules():
+            if isinstance(module, QuantizedLinear):
+                counts[module.kernel] = counts.get(module.kernel, 0) + 1
+        return ", ".join(f"{name} x{count}" for name, count in sorted(counts.items())) or "torch dense"

@@ -1,0 +1,28 @@
+"""The unquantized model in transformers: what every difference is taken against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from awqbench.backends.torch_engine import TorchEngine
+from awqbench.errors import UserError
+
+
+class ReferenceBackend(TorchEngine):
+    """float32, bfloat16 or float16, as the options say."""
+
+    def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
+        """Load `model_dir` with transformers."""
+        from safetensors import SafetensorError
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                options["model_dir"], dtype=dtype, trust_remote_code=options.get("trust_remote_code", False)
+            )
+        except (SafetensorError, OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"cannot load the model in {options['model_dir']}: {first}") from error
+        return model.to(self.device)

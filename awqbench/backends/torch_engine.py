@@ -1,0 +1,206 @@
+"""What every backend that holds a transformers model in this process does alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from awqbench.backends.base import FloatArray, Path, Scored, Timing
+
+# Rows of full-vocabulary log-probabilities made at once: 128 rows of a 128k vocabulary are 64 MiB.
+CHUNK_ROWS = 128
+# Tokens of one forward pass: bounds the logits of a batch, whatever its number of sequences.
+BATCH_TOKENS = 2048
+
+
+class TorchEngine:
+    """Scores, generates and times with a loaded causal LM. Subclasses say how the weights get there."""
+
+    model: Any
+    device: torch.device
+    batch_size: int
+
+    def load(self, options: dict[str, Any]) -> dict[str, Any]:
+        """See `Backend.load`. Options: model_dir, checkpoint, dtype, device, threads, batch_size, trust_remote_code."""
+        if options.get("threads"):
+            torch.set_num_threads(options["threads"])
+        torch.set_grad_enabled(False)
+        self.device = pick_device(options["device"])
+        self.batch_size = options.get("batch_size") or 16
+        started = time.perf_counter()
+        self.model = self.build(options, getattr(torch, options["dtype"]))
+        self.model.eval()
+        synchronize(self.device)
+        config = self.model.config.get_text_config()
+        return {
+            "vocab_size": int(config.vocab_size),
+            "max_positions": int(getattr(config, "max_position_embeddings", 0) or 2048),
+            "dtype": options["dtype"],
+            "device": str(self.device),
+            "kernel": self.kernel(),
+            "weight_bytes": weight_bytes(self.model),
+            "load_s": time.perf_counter() - started,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "capabilities": ["score", "logprobs", "decode-logprobs", "generate", "time"],
+        }
+
+    def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
+        """The loaded model on its device."""
+        raise TypeError(f"{type(self).__name__} does not say how its weights are loaded")
+
+    def kernel(self) -> str:
+        """What multiplies the weights."""
+        return "torch dense"
+
+    def score(self, sequences: list[list[int]], starts: list[int]) -> Iterator[Scored]:
+        """See `Backend.score`. Batches hold sequences of like length, padded on the right: a causal LM ignores it."""
+        order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
+        done: dict[int, Scored] = {}
+        position = 0
+        due = 0
+        while position < len(order):
+            longest = len(sequences[order[position]])
+            size = max(1, min(self.batch_size, BATCH_TOKENS // longest))
+            batch = order[position : position + size]
+            position += size
+            done.update(
+                zip(batch, self._score_batch([sequences[i] for i in batch], [starts[i] for i in batch]), strict=True)
+            )
+            # Results leave in the caller's order, each as soon as all before it are there.
+            while due in done:
+                yield done.pop(due)
+                due += 1
+
+    def _score_batch(self, sequences: list[list[int]], starts: list[int]) -> Iterator[Scored]:
+        longest = max(map(len, sequences))
+        ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+            mask[row, : len(sequence)] = 1
+        padded = bool((mask == 0).any())
+        logits = self._forward(ids, mask if padded else None)
+        for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
+            kept, best = [], []
+            for low in range(start, len(sequence), CHUNK_ROWS):
+                high = min(low + CHUNK_ROWS, len(sequence))
+                chunk = logits[row, low - 1 : high - 1].float()
+                target = ids[row, low:high].to(chunk.device)
+                kept.append(chunk.gather(1, target[:, None])[:, 0] - chunk.logsumexp(1))
+                best.append(chunk.argmax(1))
+            yield Scored(
+                torch.cat(kept).cpu().numpy() if kept else np.empty(0, np.float32),
+                torch.cat(best).int().cpu().numpy() if best else np.empty(0, np.int32),
+            )
+
+    def logprobs(self, ids: list[int], start: int, path: Path) -> Iterator[FloatArray]:
+        """See `Backend.logprobs`."""
+        tokens = torch.tensor([ids])
+        if path == "prefill":
+            logits = self._forward(tokens, None)[0]
+            for low in range(start - 1, len(ids) - 1, CHUNK_ROWS):
+                yield log_softmax(logits[low : min(low + CHUNK_ROWS, len(ids) - 1)])
+            return
+        cache = None
+        pending: list[Tensor] = []
+        for low, high in [(0, start), *((t, t + 1) for t in range(start, len(ids) - 1))]:
+            output = self._step(tokens[:, low:high], cache)
+            cache = output.past_key_values
+            pending.append(output.logits[0, -1:])
+            if len(pending) == CHUNK_ROWS:
+                yield log_softmax(torch.cat(pending))
+                pending = []
+        if pending:
+            yield log_softmax(torch.cat(pending))
+
+    def generate(self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int]) -> list[list[int]]:
+        """See `Backend.generate`. One prompt at a time: padding on the left changes the result for some models."""
+        stops = set(stop_ids)
+        answers = []
+        for prompt in prompts:
+            answer: list[int] = []
+            cache, fed = None, torch.tensor([prompt])
+            while len(answer) < max_new_tokens:
+                output = self._step(fed, cache)
+                cache = output.past_key_values
+                token = int(output.logits[0, -1].argmax())
+                if token in stops:
+                    break
+                answer.append(token)
+                fed = torch.tensor([[token]])
+            answers.append(answer)
+        return answers
+
+    def time(self, prompts: list[list[int]], new_tokens: int) -> Timing:
+        """See `Backend.time`. Wall clock; a step ends when its tokens are on the host, as a server would send them."""
+        fed, cache = torch.tensor(prompts), None
+        synchronize(self.device)
+        stamps = [time.perf_counter()]
+        for _ in range(new_tokens):
+            output = self._step(fed, cache)
+            cache = output.past_key_values
+            fed = output.logits[:, -1].argmax(-1, keepdim=True).cpu()
+            stamps.append(time.perf_counter())
+        gaps = np.diff(stamps)
+        return Timing(float(gaps[0]), [float(gap) for gap in gaps[1:]])
+
+    def memory(self) -> dict[str, int]:
+        """See `Backend.memory`. The host peak is VmHWM: getrusage's figure would include the parent's before exec."""
+        figures = {}
+        with open("/proc/self/status") as status:
+            for line in status:
+                if line.startswith(("VmHWM:", "VmRSS:")):
+                    figures["host_peak" if line.startswith("VmHWM") else "host_now"] = int(line.split()[1]) * 1024
+        if self.device.type == "cuda":
+            figures["device_allocated_peak"] = torch.cuda.max_memory_allocated(self.device)
+            figures["device_reserved_peak"] = torch.cuda.max_memory_reserved(self.device)
+        return figures
+
+    def _forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        moved = mask.to(self.device) if mask is not None else None
+        return cast(Tensor, self.model(input_ids=ids.to(self.device), attention_mask=moved, use_cache=False).logits)
+
+    def _step(self, ids: Tensor, cache: Any) -> Any:
+        return self.model(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+
+
+def log_softmax(logits: Tensor) -> FloatArray:
+    """Log-probabilities in float32, whatever the logits' type: half precision would floor the tail."""
+    return cast(FloatArray, torch.log_softmax(logits.float(), -1).cpu().numpy())
+
+
+def pick_device(name: str) -> torch.device:
+    """auto is the first CUDA device where there is one, else the CPU. Raises UserError for one that is not there."""
+    from awqbench.errors import UserError
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"device {name!r} asked for, but this torch ({torch.__version__}) sees no GPU (allowed: auto, cpu)"
+        )
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r} (allowed: auto, cpu, cuda, cuda:N)") from None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, where it works asynchronously."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def weight_bytes(model: Any) -> int:
+    """Bytes of parameters and buffers held by the model, each storage once (tied weights count once)."""
+    storages = {}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())

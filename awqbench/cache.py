@@ -1,0 +1,16 @@
+"""Where things that can be made again are kept between runs. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir(name: str) -> Path:
+    """A folder of the user's cache: $AWQBENCH_CACHE, else $XDG_CACHE_HOME/awqbench, else ~/.cache/awqbench."""
+    base = os.environ.get("AWQBENCH_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "awqbench"
+    )
+    folder = Path(base) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,331 @@
+"""The commands: parse, call, print. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from awqbench import __version__
+from awqbench.errors import AwqbenchError, ExitCode, UserError
+
+app = typer.Typer(
+    name="awqbench",
+    help="May this quantized language model ship? Paired evidence: quality, subgroup fairness, latency, memory.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory made by [bold]awqbench run[/].")]
+
+
+def main() -> None:
+    """Run a command; errors the user can mend are one line and exit status 2, never a traceback."""
+    # Progress bars of libraries would tear ours; warnings they print about each other help nobody here.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except typer.Abort:
+        sys.exit(ExitCode.INTERRUPTED)
+    except AwqbenchError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command resumes where it stopped", ExitCode.INTERRUPTED)
+    except Exception as error:
+        show = getattr(error, "show", None)  # what typer raises for a wrong option knows how to print itself
+        if show is None:
+            raise
+        show()
+        sys.exit(ExitCode.USER_ERROR)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    preset: Annotated[
+        str, typer.Option(help="smoke (a minute), default (minutes on two cores), or full (hours).")
+    ] = "default",
+    model: Annotated[str | None, typer.Option(help="A folder, a packaged name or a hub id.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to write the spec.")] = Path("bench.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a commented spec to start from.
+
+    Example: [bold]awqbench init --preset default --model ./my-model --out bench.toml[/]
+    """
+    from awqbench.presets import preset_text
+
+    text = preset_text(preset, model)
+    if out.exists() and not force:
+        raise UserError(f"{out} exists already: choose another --out, or add --force")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    print(f"wrote {out}; next: awqbench run {out} --out runs/first")
+
+
+@app.command()
+def quantize(
+    model: Annotated[str, typer.Argument(help="A folder, a packaged name (demo, tiny-random) or a hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint; must not exist.")],
+    method: Annotated[str, typer.Option(help="awq, or rtn (round to nearest, the control).")] = "awq",
+    bits: Annotated[int, typer.Option(help="4 or 3 (3-bit codes are stored in 4-bit words).")] = 4,
+    group_size: Annotated[int, typer.Option(help="Weights that share a scale, along the input.")] = 64,
+    calibration: Annotated[
+        str, typer.Option(help="A text file or a packaged text, with a slice if wanted.")
+    ] = "gensim-wikipedia",
+    samples: Annotated[int, typer.Option(help="Calibration windows.")] = 8,
+    seq_len: Annotated[int, typer.Option(help="Tokens per calibration window.")] = 128,
+    clip: Annotated[bool, typer.Option(help="Search for the best clipping of each group.")] = True,
+    indivisible: Annotated[
+        str, typer.Option(help="Linears that don't divide by the group size: error, or keep.")
+    ] = "error",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Quantize a model into an AutoAWQ GEMM checkpoint.
+
+    Example: [bold]awqbench quantize ./my-model --out ./my-model-awq --bits 4 --group-size 128[/]
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from awqbench.api import quantize as quantize_model
+    from awqbench.errors import unknown_choice
+    from awqbench.spec import parse_quantize
+
+    if method not in {"awq", "rtn"}:
+        raise unknown_choice("method", method, ["awq", "rtn"])
+    settings = parse_quantize(
+        {
+            "bits": bits, "group_size": group_size, "calibration": calibration, "samples": samples, "seq_len": seq_len,
+            "clip": clip, "indivisible": indivisible,
+        }
+    )  # fmt: skip
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{method} w{bits} g{group_size}", total=None)
+        recipe = quantize_model(
+            model, out, method=method, settings=settings, seed=seed, device=device, trust_remote_code=trust_remote_code,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps({"out": str(out), **recipe}, indent=2))
+    else:
+        print(f"wrote {out}; look at it: awqbench inspect {out}")
+
+
+@app.command()
+def run(
+    spec: Annotated[Path, typer.Argument(help="The spec.")] = Path("bench.toml"),
+    out: Annotated[Path, typer.Option(help="The run directory; an existing one is resumed.")] = Path("run"),
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit with the verdict's status, as awqbench gate does.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure what a spec says, judge it and write the report. Running it again resumes.
+
+    Exit status: 0 measured, 4 a cell failed; with --gate also 1 a gate fails, 3 inconclusive.
+
+    Example: [bold]awqbench run bench.toml --out runs/first[/]
+    """
+    from rich.console import Console
+
+    from awqbench.api import run as run_spec
+    from awqbench.gate import exit_code
+    from awqbench.printing import print_run
+    from awqbench.watch import Display
+
+    with Display(Console(stderr=True)) as display:
+        done = run_spec(spec, out, watcher=display)
+    if as_json:
+        print(json.dumps(_summary(done), indent=2))
+    else:
+        print_run(done)
+    failed = [c.result for c in done.cells if c.result.status == "failed"]
+    if gate and done.verdict is not None:
+        raise typer.Exit(exit_code(done.verdict))
+    raise typer.Exit(ExitCode.MEASUREMENT_FAILED if failed else ExitCode.DONE)
+
+
+@app.command()
+def compare(
+    path: RunPath,
+    baseline: Annotated[
+        str | None, typer.Option(help="A backend of the run to compare against; default: the reference.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show paired differences with intervals, flips, smallest detectable effects and the noise floor.
+
+    Example: [bold]awqbench compare runs/first --baseline rtn[/]
+    """
+    from awqbench.printing import print_comparison
+    from awqbench.record.reader import load_run
+    from awqbench.score import compare_run
+
+    comparison = compare_run(load_run(path), baseline)
+    if as_json:
+        print(comparison.model_dump_json(indent=2))
+    else:
+        print_comparison(comparison)
+
+
+@app.command()
+def gate(
+    path: RunPath,
+    policy: Annotated[Path | None, typer.Option(help="TOML file with [[gates]]; default: the run's own.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="An earlier run, or a file made by awqbench baseline.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a run. Exit status: 0 all pass, 1 a gate fails, 3 inconclusive, 4 a measurement is missing.
+
+    Example: [bold]awqbench gate runs/first --policy release.toml[/]
+    """
+    from awqbench.gate import exit_code
+    from awqbench.printing import print_verdict
+    from awqbench.record.reader import load_run
+    from awqbench.score import judge_run
+
+    # A verdict against a stored baseline, or by another policy, answers another question: it isn't the run's own.
+    verdict = judge_run(load_run(path), policy, baseline, write=policy is None and baseline is None)
+    if as_json:
+        print(verdict.model_dump_json(indent=2))
+    else:
+        print_verdict(verdict)
+    raise typer.Exit(exit_code(verdict))
+
+
+@app.command()
+def baseline(
+    path: RunPath,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("baseline.json"),
+) -> None:
+    """Keep a run's items in one small file, to commit and to gate later runs against.
+
+    Example: [bold]awqbench baseline runs/first --out baseline.json[/]
+    """
+    from awqbench.record.baseline import write_baseline
+    from awqbench.record.reader import load_run
+
+    count = write_baseline(load_run(path), out)
+    print(f"wrote {out}: {count} items ({out.stat().st_size / 1024:.0f} kB)")
+
+
+@app.command()
+def audit(
+    checkpoint: Annotated[Path, typer.Argument(help="A quantized checkpoint, whoever made it (AutoAWQ GEMM).")],
+    reference: Annotated[str, typer.Option(help="The unquantized model: a folder, a packaged name or a hub id.")],
+    out: Annotated[Path, typer.Option(help="The run directory.")] = Path("audit"),
+    preset: Annotated[str, typer.Option(help="smoke, default or full.")] = "default",
+    as_json: Json = False,
+) -> None:
+    """Measure an existing checkpoint against its reference, with round-to-nearest left out.
+
+    Example: [bold]awqbench audit ./my-model-awq --reference ./my-model --out runs/audit[/]
+    """
+    from rich.console import Console
+
+    from awqbench.api import run as run_spec
+    from awqbench.presets import audit_spec
+    from awqbench.printing import print_run
+    from awqbench.watch import Display
+
+    spec = audit_spec(preset, checkpoint, reference)
+    with Display(Console(stderr=True)) as display:
+        done = run_spec(spec, out, watcher=display)
+    if as_json:
+        print(json.dumps(_summary(done), indent=2))
+    else:
+        print_run(done)
+    raise typer.Exit(ExitCode.MEASUREMENT_FAILED if any(c.result.status == "failed" for c in done.cells) else 0)
+
+
+@app.command()
+def report(path: RunPath) -> None:
+    """Write report.html, report.md, junit.xml and eval_results.yaml anew from a run's record.
+
+    Example: [bold]awqbench report runs/first[/]
+    """
+    from awqbench.report import render
+
+    for written in render(path):
+        print(written)
+
+
+@app.command()
+def inspect(
+    checkpoint: Annotated[Path, typer.Argument(help="A quantized checkpoint's folder.")],
+    as_json: Json = False,
+) -> None:
+    """Say what is in a quantized checkpoint: bits, groups, sizes, recipe, the linears that lost most.
+
+    Example: [bold]awqbench inspect ./my-model-awq[/]
+    """
+    from awqbench.formats.checkpoint import inspect_checkpoint
+    from awqbench.printing import print_checkpoint
+
+    found = inspect_checkpoint(checkpoint)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_checkpoint(found)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check what this machine has and what is missing, with the command that mends it.
+
+    Example: [bold]awqbench doctor[/]
+    """
+    from dataclasses import asdict
+
+    from awqbench.doctor import diagnose
+
+    checks = diagnose()
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+        return
+    marks = {"ok": "ok     ", "warn": "note   ", "missing": "MISSING"}
+    for check in checks:
+        print(f"{marks[check.status]}  {check.name}: {check.message}")
+        if check.hint:
+            print(f"         {check.hint}")
+
+
+def _summary(done: Any) -> dict[str, Any]:
+    """What a script wants of a run."""
+    return {
+        "run": str(done.path),
+        "report": str(done.path / "report.html"),
+        "verdict": done.verdict.model_dump() if done.verdict else None,
+        "cells": [
+            {"backend": c.result.backend, "suite": c.result.suite, "status": c.result.status, "reason": c.result.reason}
+            for c in done.cells
+        ],
+        "metrics": json.loads(done.metrics.to_json(orient="records")),
+    }
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"awqbench: {message}", file=sys.stderr)
+    sys.exit(code)

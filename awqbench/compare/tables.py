@@ -1,0 +1,89 @@
+"""The comparison of a whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from awqbench.compare.cell import Cell, by_name, find, stand_in
+from awqbench.compare.differences import metric_difference, with_noise
+from awqbench.compare.groups import group_differences
+from awqbench.record.schema import Comparison, Difference, GroupDifference, Metric
+from awqbench.stats.multiplicity import benjamini_hochberg
+
+Row = TypeVar("Row", Difference, GroupDifference)
+_DIGITS = 12
+
+
+def compare_tables(
+    cells: Sequence[Cell], reference: str, noise_floor: str | None, *, min_group: int = 20, seed: int = 0
+) -> Comparison:
+    """Every backend against `reference`, and every candidate against every control, on the items both measured.
+
+    noise_floor: the backend that is the reference again; its differences stand beside the others'. Group rows are made
+    against `reference` only. p-values are adjusted by Benjamini-Hochberg within the differences and within the groups,
+    leaving the noise floor's out. Figures are rounded to 12 significant digits and rows are sorted, so that a rerun
+    gives the same bytes. What cannot be compared is left empty and named in `notes`.
+    """
+    ordered, notes = by_name(cells), []
+    differences: list[Difference] = []
+    groups: list[GroupDifference] = []
+    for cell in ordered:
+        if not cell.ok:
+            notes.append(
+                f"{cell.result.backend}/{cell.result.suite}: {cell.result.status}: {cell.result.reason or '?'}"
+            )
+    for baseline, candidate, metric in _comparable(ordered, reference, noise_floor):
+        differences.append(metric_difference(baseline, candidate, metric, seed, notes))
+        if baseline.result.backend == reference:
+            groups += group_differences(baseline, candidate, metric, min_group)
+    differences = _adjusted(with_noise(differences, reference))
+    return Comparison(
+        reference=reference,
+        noise_floor=noise_floor,
+        differences=[_rounded(row) for row in sorted(differences, key=_difference_key)],
+        groups=[_rounded(row) for row in sorted(_adjusted(groups), key=_group_key)],
+        notes=notes,
+    )
+
+
+def _comparable(cells: Sequence[Cell], reference: str, noise_floor: str | None) -> Iterator[tuple[Cell, Cell, Metric]]:
+    """Baseline, candidate and metric of every row. Distances need no metric of the reference's own."""
+    controls = sorted({cell.result.backend for cell in cells if cell.result.role == "control"})
+    for candidate in cells:
+        name, suite, role = candidate.result.backend, candidate.result.suite, candidate.result.role
+        if not candidate.ok or role == "reference" or (role == "noise" and name != noise_floor):
+            continue
+        baselines = [reference, *(controls if role == "candidate" else [])]
+        for other in dict.fromkeys(baselines):
+            baseline = find(cells, other, suite) or (stand_in(cells, other, suite) if other == reference else None)
+            if baseline is None or other == name:
+                continue
+            for metric in candidate.result.metrics:
+                distance = metric.pairing == "to-reference" and baseline.result.role == "reference"
+                if distance or (baseline.ok and baseline.metric(metric.id)):
+                    yield baseline, candidate, metric
+
+
+def _adjusted(rows: Sequence[Row]) -> list[Row]:
+    tested = [row for row in rows if row.p is not None and row.role != "noise"]
+    adjusted = dict(zip(map(id, tested), benjamini_hochberg([row.p or 0.0 for row in tested]), strict=True))
+    return [
+        row.model_copy(update={"p_adjusted": float(adjusted[id(row)])}) if id(row) in adjusted else row for row in rows
+    ]
+
+
+def _difference_key(row: Difference) -> tuple[str, ...]:
+    return row.suite, row.metric, row.baseline, row.candidate
+
+
+def _group_key(row: GroupDifference) -> tuple[str, ...]:
+    return row.suite, row.metric, row.attribute, row.group, row.candidate
+
+
+def _rounded(row: Row) -> Row:
+    """Floats cut to 12 significant digits: the rest differs between machines with other vector units."""
+    values: dict[str, Any] = {
+        name: float(f"{value:.{_DIGITS}g}") for name, value in dict(row).items() if isinstance(value, float)
+    }
+    return row.model_copy(update=values)

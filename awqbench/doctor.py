@@ -1,0 +1,174 @@
+"""`awqbench doctor`: what this machine and this install can do, and the command that mends what is missing.
+
+Standard library at import, so that it runs where half of the dependencies are absent and can say so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["ok", "warn", "missing"]
+
+# Distribution -> module, of what a whole run imports.
+REQUIRED = {
+    "accelerate": "accelerate", "altair": "altair", "datasets": "datasets", "fairlearn": "fairlearn", "gguf": "gguf",
+    "jinja2": "jinja2", "lm-eval": "lm_eval", "numpy": "numpy", "nvidia-ml-py": "pynvml", "pandas": "pandas",
+    "psutil": "psutil", "pyarrow": "pyarrow", "pydantic": "pydantic", "rich": "rich", "safetensors": "safetensors",
+    "scipy": "scipy", "statsmodels": "statsmodels", "torch": "torch", "transformers": "transformers", "typer": "typer",
+    "vl-convert-python": "vl_convert",
+}  # fmt: skip
+# The demo model in float32, its two quantized checkpoints and room for a run's scratch.
+DISK_BYTES = 3 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. `missing` stops something from working; `warn` is worth knowing; `hint` is what to do about it."""
+
+    name: str
+    status: Status
+    message: str
+    hint: str = ""
+
+
+def diagnose() -> list[Check]:
+    """All checks, in the order in which a person would mend them. Never raises: a check that breaks is a finding."""
+    found: list[Check] = []
+    for probe in (_python, _packages, _torch, _compiler, _gpu, _demo_model, _demo_text, _hub, _data, _content, _disk):
+        try:
+            found.extend(probe())
+        except Exception as error:
+            found.append(Check(probe.__name__.strip("_"), "missing", f"{type(error).__name__}: {error}"))
+    return found
+
+
+def _python() -> Iterator[Check]:
+    good = sys.version_info >= (3, 11)
+    yield Check(
+        "python", "ok" if good else "missing", platform.python_version(), "" if good else "use Python 3.11 or newer"
+    )
+
+
+def _packages() -> Iterator[Check]:
+    absent = [name for name, module in REQUIRED.items() if importlib.util.find_spec(module) is None]
+    if absent:
+        yield Check("packages", "missing", f"not installed: {', '.join(absent)}", f"pip install {' '.join(absent)}")
+    else:
+        yield Check("packages", "ok", f"all {len(REQUIRED)} installed")
+
+
+def _torch() -> Iterator[Check]:
+    if importlib.util.find_spec("torch") is None:
+        yield Check("torch", "missing", "not installed", "pip install torch")
+        return
+    import torch
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    yield Check("torch", "ok", f"{torch.__version__}, {build}, {torch.get_num_threads()} threads")
+
+
+def _compiler() -> Iterator[Check]:
+    names = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
+    path = next((found for name in names if name and (found := shutil.which(name))), None)
+    if path:
+        yield Check("c++ compiler", "ok", path)
+    else:
+        hint = "install g++ (Debian, Ubuntu: apt-get install g++)"
+        yield Check("c++ compiler", "warn", "none: 4-bit layers run through torch alone, slower", hint)
+
+
+def _gpu() -> Iterator[Check]:
+    if importlib.util.find_spec("pynvml"):
+        from awqbench.telemetry.gpu import NvmlGpus
+
+        gpus = NvmlGpus()
+        names = ", ".join(gpus.names)
+        gpus.close()
+        yield Check("gpu", "ok" if names else "warn", names or f"{gpus.note}; everything runs on the CPU")
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            yield Check(
+                "cuda", "ok", f"{torch.cuda.device_count()} device(s), compute {torch.cuda.get_device_capability()}"
+            )
+        else:
+            yield Check("cuda", "warn", "torch sees no CUDA device")
+    nvcc = shutil.which("nvcc")
+    yield Check("nvcc", "ok" if nvcc else "warn", nvcc or "none: CUDA kernels cannot be built here")
+
+
+def _demo_model() -> Iterator[Check]:
+    from awqbench.errors import BackendUnavailable
+    from awqbench.sources.demo import demo_gguf
+
+    try:
+        yield Check("demo model", "ok", str(demo_gguf()))
+    except BackendUnavailable as error:
+        yield Check(
+            "demo model", "warn", "not installed: the default run needs it, others don't", str(error).split(": ", 1)[-1]
+        )
+
+
+def _demo_text() -> Iterator[Check]:
+    if importlib.util.find_spec("gensim"):
+        yield Check("demo text", "ok", f"gensim {metadata.version('gensim')}")
+    else:
+        yield Check(
+            "demo text",
+            "warn",
+            "gensim is not installed: the default calibration text is missing",
+            'pip install "awqbench[demo]"',
+        )
+
+
+def _hub() -> Iterator[Check]:
+    from awqbench.sources.hub import hub_refusal
+
+    refusal = hub_refusal()
+    if refusal is None:
+        yield Check("hugging face hub", "ok", "reachable")
+    else:
+        yield Check(
+            "hugging face hub", "warn", f"not used: {refusal}", "models and texts come from folders and packages"
+        )
+
+
+def _data() -> Iterator[Check]:
+    folder = os.environ.get("AWQBENCH_DATA")
+    if not folder:
+        yield Check("local data", "ok", "AWQBENCH_DATA is not set: only packaged texts and the hub are used")
+    elif Path(folder).is_dir():
+        yield Check("local data", "ok", folder)
+    else:
+        yield Check("local data", "missing", f"AWQBENCH_DATA names no folder: {folder}", "correct or unset it")
+
+
+def _content() -> Iterator[Check]:
+    from awqbench.resources import content
+
+    for folder in ("kernels", "suites", "reports"):
+        try:
+            yield Check(f"content: {folder}", "ok", str(content(folder)))
+        except FileNotFoundError as error:
+            yield Check(f"content: {folder}", "missing", str(error), "reinstall awqbench")
+
+
+def _disk() -> Iterator[Check]:
+    from awqbench.cache import cache_dir
+
+    folder = cache_dir(".")
+    free = shutil.disk_usage(folder).free
+    message = f"{free / 1e9:.1f} GB free at {folder}"
+    enough = free >= DISK_BYTES
+    hint = f"free {DISK_BYTES / 1e9:.0f} GB, or point AWQBENCH_CACHE elsewhere"
+    yield Check("disk", "ok" if enough else "warn", message, "" if enough else hint)

@@ -1,0 +1,148 @@
+"""One job, start to end: the only code that brings a backend, a suite and the record together."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from awqbench.errors import BackendUnavailable, InvalidMeasurement, UserError
+from awqbench.executors.checkpoint import make_checkpoint
+from awqbench.executors.pool import Engine, WorkerPool
+from awqbench.plan import Job, Plan
+from awqbench.record.files import write_model
+from awqbench.record.layout import RunDirectory, move_into_place
+from awqbench.record.schema import CellResult, Status
+from awqbench.suites.base import Context, Measurement, measure
+from awqbench.suites.divergence import record_reference
+from awqbench.telemetry import Sampler
+from awqbench.worker.client import Worker, WorkerFailed
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended."""
+
+    status: Status
+    reason: str | None = None
+
+
+def run_job(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, progress: Progress) -> Outcome:
+    """Do one job and leave its result in the run directory.
+
+    A cell that fails is recorded as failed and costs nothing else; UserError from making a checkpoint, and
+    KeyboardInterrupt, pass through with nothing half-written.
+    """
+    unfinished = run.unfinished(job.id.replace("/", "__"))
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        return _do(plan, job, run, workers, unfinished, progress)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _do(
+    plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, unfinished: Path, progress: Progress
+) -> Outcome:
+    if job.kind == "checkpoint":
+        make_checkpoint(plan, job, unfinished, run.checkpoint(job.backend), progress)
+        return Outcome("ok")
+    if job.kind == "logprobs":
+        with workers.lease(_engine(plan, job, run), unfinished / "log.txt", fresh=False) as worker:
+            record_reference(_context(plan, job, run, worker, progress), unfinished)
+        (unfinished / "key").write_text(job.key)
+        move_into_place(unfinished, run.scratch(job.key))
+        return Outcome("ok")
+    return _measure_cell(plan, job, run, workers, unfinished, progress)
+
+
+def _measure_cell(
+    plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, unfinished: Path, progress: Progress
+) -> Outcome:
+    assert job.suite is not None
+    suite = plan.spec.suites[job.suite]
+    started = time.perf_counter()
+    result = CellResult(
+        backend=job.backend, suite=job.suite, kind=suite.kind, role=job.role, key=job.key, status="ok",
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+    measured = Measurement([])
+    sampler = None
+    try:
+        # Timings and memory peaks want a process that did nothing before.
+        fresh = suite.kind == "latency"
+        with workers.lease(_engine(plan, job, run), unfinished / "log.txt", fresh=fresh) as worker:
+            result.engine = {k: v for k, v in worker.description.items() if k != "load_s"}
+            result.seconds["load"] = worker.description["load_s"]
+            with Sampler(worker.pid, plan.spec.telemetry_interval_s) as sampler:
+                begun = time.perf_counter()
+                measured = measure(_context(plan, job, run, worker, progress))
+                result.seconds["measure"] = time.perf_counter() - begun
+            # A shared worker's peak belongs to whichever cell was hungriest: only a fresh worker's is reported.
+            peaks = worker.memory() if fresh else {}
+            result.memory = {"weights": int(worker.description["weight_bytes"]), **peaks, **measured.memory}
+        result.telemetry = sampler.summary()
+        _check(measured, suite.kind, result.telemetry.throttled)
+        result.metrics = measured.metrics
+    except BackendUnavailable as error:
+        result.status, result.reason = "skipped", str(error)
+    except (InvalidMeasurement, UserError) as error:
+        result.status, result.reason = "failed", str(error)
+    except WorkerFailed as error:
+        result.status, result.reason = "failed", str(error)
+    result.seconds["total"] = time.perf_counter() - started
+    if result.status == "ok":
+        measured.items.to_parquet(unfinished / "items.parquet", index=False)
+    if sampler is not None and len(sampler.frame()):
+        sampler.frame().to_parquet(unfinished / "telemetry.parquet", index=False)
+    (unfinished / "log.txt").touch()
+    write_model(unfinished / "result.json", result)
+    move_into_place(unfinished, run.cell(job.backend, job.suite))
+    return Outcome(result.status, result.reason)
+
+
+def _check(measured: Measurement, kind: str, throttled: bool | None) -> None:
+    """Refuse figures that must not be believed."""
+    for metric in measured.metrics:
+        if metric.value is not None and not math.isfinite(metric.value):
+            raise InvalidMeasurement(f"{metric.id} is {metric.value}")
+    if kind == "latency" and throttled:
+        raise InvalidMeasurement("the GPU throttled while it was timed; cool it or lower the power cap, then run again")
+
+
+def _engine(plan: Plan, job: Job, run: RunDirectory) -> Engine:
+    backend = plan.backend(job.backend)
+    suite = plan.spec.suites[job.suite] if job.suite else None
+    options = {
+        "model_dir": str(plan.model.path),
+        "checkpoint": str(_checkpoint(plan, job, run) or ""),
+        "dtype": getattr(suite, "dtype", None) or backend.dtype or plan.spec.model.dtype,
+        "device": plan.spec.model.device,
+        "threads": plan.spec.threads,
+        "batch_size": backend.batch_size,
+        "trust_remote_code": plan.spec.model.trust_remote_code,
+    }
+    return Engine(backend.kind, tuple(options.items()), backend.python, backend.timeout_s)
+
+
+def _context(plan: Plan, job: Job, run: RunDirectory, worker: Worker, progress: Progress) -> Context:
+    assert job.suite is not None
+    scratch = next((run.scratch(plan.job(need).key) for need in job.needs if plan.job(need).kind == "logprobs"), None)
+    return Context(
+        plan.spec, plan.spec.suites[job.suite], worker, plan.model.path, job.role, job.share, scratch,
+        _checkpoint(plan, job, run), progress,
+    )  # fmt: skip
+
+
+def _checkpoint(plan: Plan, job: Job, run: RunDirectory) -> Path | None:
+    backend = plan.backend(job.backend)
+    if backend.kind == "reference":
+        return None
+    return Path(backend.checkpoint).resolve() if backend.checkpoint else run.checkpoint(job.backend)

@@ -1,0 +1,96 @@
+"""The default executor: jobs one after another on this machine, each in its own processes.
+
+One at a time on purpose: two cells at once would disturb each other's latency and memory figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from awqbench.errors import BackendUnavailable
+from awqbench.executors.cell import Outcome, run_job
+from awqbench.executors.checkpoint import KEY_FILE
+from awqbench.executors.pool import WorkerPool
+from awqbench.plan import Job, Plan
+from awqbench.record.layout import RunDirectory
+from awqbench.record.reader import read_record
+from awqbench.record.schema import CellResult
+from awqbench.worker.client import WorkerFailed
+
+
+class Watcher(Protocol):
+    """Who is told what happens, to show it."""
+
+    def begin(self, job: Job, number: int, total: int) -> Callable[[int, int], None]:
+        """A job starts; returns where its progress goes."""
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """A job ended."""
+
+
+def pending(plan: Plan, run: RunDirectory) -> list[Job]:
+    """The jobs still to do: those without a result that carries their key, and what these need."""
+    wanted = {job.id for job in plan.jobs if job.kind == "cell" and not _cell_done(job, run)}
+    # A checkpoint is a product of the run and always wanted; recorded log-probabilities only while a cell needs them.
+    wanted |= {job.id for job in plan.jobs if job.kind == "checkpoint" and not _checkpoint_done(job, run)}
+    for job in plan.jobs:
+        if job.id in wanted:
+            wanted |= {need for need in job.needs if not _prerequisite_done(plan.job(need), run)}
+    return [job for job in plan.jobs if job.id in wanted]
+
+
+def execute(plan: Plan, run: RunDirectory, watcher: Watcher) -> None:
+    """Do every pending job. A job that fails is recorded; those that need it are recorded as failed too."""
+    jobs = pending(plan, run)
+    with WorkerPool() as workers:
+        _execute(plan, run, watcher, workers, jobs)
+
+
+def _execute(plan: Plan, run: RunDirectory, watcher: Watcher, workers: WorkerPool, jobs: list[Job]) -> None:
+    failed: dict[str, str] = {}
+    for number, job in enumerate(jobs, 1):
+        progress = watcher.begin(job, number, len(jobs))
+        broken = next((failed[need] for need in job.needs if need in failed), None)
+        if broken is not None:
+            outcome = record_failure(plan, job, run, broken)
+        else:
+            try:
+                outcome = run_job(plan, job, run, workers, progress)
+            except (WorkerFailed, BackendUnavailable) as error:
+                failed[job.id] = f"{job.id}: {error}"
+                outcome = Outcome("failed", str(error))
+        watcher.end(job, outcome)
+
+
+def record_failure(plan: Plan, job: Job, run: RunDirectory, reason: str) -> Outcome:
+    """A cell that can't be measured because a job it needs failed."""
+    from awqbench.record.files import write_model
+
+    assert job.suite is not None
+    result = CellResult(
+        backend=job.backend, suite=job.suite, kind=plan.spec.suites[job.suite].kind, role=job.role, key=job.key,
+        status="failed", reason=reason,
+    )  # fmt: skip
+    write_model(run.cell(job.backend, job.suite) / "result.json", result)
+    return Outcome("failed", reason)
+
+
+def _cell_done(job: Job, run: RunDirectory) -> bool:
+    assert job.suite is not None
+    path = run.cell(job.backend, job.suite) / "result.json"
+    if not path.is_file():
+        return False
+    result = read_record(path, CellResult)
+    return result.key == job.key and result.status in {"ok", "not_applicable"}
+
+
+def _checkpoint_done(job: Job, run: RunDirectory) -> bool:
+    path = run.checkpoint(job.backend) / KEY_FILE
+    return path.is_file() and path.read_text() == job.key
+
+
+def _prerequisite_done(job: Job, run: RunDirectory) -> bool:
+    if job.kind == "checkpoint":
+        return _checkpoint_done(job, run)
+    return (run.scratch(job.key) / "key").is_file()

@@ -1,0 +1,63 @@
+"""Hashes of what a measurement depends on: weights, texts, items."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+from awqbench.cache import cache_dir
+from awqbench.formats.checkpoint import weights_hash
+from awqbench.record.files import content_key, write_atomic
+from awqbench.resources import content
+from awqbench.sources.texts import resolve_text
+from awqbench.spec import DivergenceSpec, FairnessSpec, PerplexitySpec, SuiteBase, TasksSpec
+
+
+def model_hash(folder: Path) -> str:
+    """sha256 over a model folder's weights, configuration and tokenizer.
+
+    Weights are read once; the result is remembered by the files' names, sizes and modification times.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    stamp = content_key([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files] + [str(folder.resolve())])
+    memory = cache_dir("hashes") / stamp
+    if memory.is_file():
+        return memory.read_text()
+    small = [f for f in files if f.suffix in {".json", ".jinja", ".model", ".txt"} and f.name != "quantize.json"]
+    digest = content_key([weights_hash(folder), [[f.name, file_hash(f)] for f in small]])
+    write_atomic(memory, digest)
+    return digest
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """The same for a quantized checkpoint."""
+    return model_hash(folder)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of one file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_hash(folder: Path) -> str:
+    """sha256 over the names and contents of all files below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return content_key([[str(path.relative_to(folder)), file_hash(path)] for path in files])
+
+
+def suite_data(suite: SuiteBase) -> dict[str, str]:
+    """What a suite reads, each with its hash. Raises UserError for data that are not there."""
+    if isinstance(suite, PerplexitySpec | DivergenceSpec):
+        return {suite.text: resolve_text(suite.text).sha256}
+    if isinstance(suite, TasksSpec):
+        found = {"suites/tasks": folder_hash(content("suites") / "tasks"), "lm-eval": version("lm-eval")}
+        if suite.include_path:
+            found[suite.include_path] = folder_hash(Path(suite.include_path))
+        return found
+    if isinstance(suite, FairnessSpec):
+        from awqbench.suites.fairness_sets import set_hash
+
+        return {name: set_hash(name) for name in suite.sets}
+    return {}

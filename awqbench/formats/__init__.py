@@ -1,0 +1,1 @@
+"""Checkpoint formats: how quantized weights lie on disk."""

@@ -1,0 +1,125 @@
+"""Which rule applies to which cell and metric, and what it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from awqbench.compare.cell import Cell, by_name, find, stand_in
+from awqbench.errors import UserError, unknown_choice
+from awqbench.gate.trial import sliced_attributes
+from awqbench.record.schema import Metric
+from awqbench.spec import GateSpec
+
+
+@dataclass
+class Matched:
+    """Cells and metrics a rule judges, and one line for each that should have been measured and was not."""
+
+    pairs: list[tuple[Cell, Metric]] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
+
+
+def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
+    """What the rule judges among the cells. Raises UserError when its pattern, candidate or attribute fits nothing."""
+    cells = by_name(cells)
+    known = sorted({metric.id for cell in cells if cell.ok for metric in cell.result.metrics})
+    wanted = {name for name in known if name == gate.metric or fnmatchcase(name, gate.metric)}
+    found = Matched()
+    names = _candidates(gate, cells)
+    if not wanted:
+        broken = [cell for cell in cells if cell.result.status == "failed"]
+        if not broken:
+            raise UserError(f"gate on {gate.metric!r} matches no metric (there are: {', '.join(known) or 'none'})")
+        # The metric may be one of those that were never measured.
+        found.invalid = [_failed(cell) for cell in broken]
+        return found
+    suites = {cell.result.suite for cell in cells if cell.ok and any(m.id in wanted for m in cell.result.metrics)}
+    for name in names:
+        for suite in sorted(suites):
+            cell = find(cells, name, suite)
+            if cell is None or cell.result.status == "not_applicable":
+                continue
+            if not cell.ok:
+                found.invalid.append(_failed(cell))
+                continue
+            found.pairs += [(cell, metric) for metric in cell.result.metrics if metric.id in wanted]
+    if gate.attribute:
+        _keep_sliced(gate, found)
+    _keep_directed(gate, found)
+    return found
+
+
+def baseline_for(
+    cell: Cell, metric: Metric, cells: Sequence[Cell], reference: str, earlier: Sequence[Cell] | None
+) -> Cell | None:
+    """What a cell's metric is held against: the same backend in the earlier run, its reference, else this run's.
+
+    None when the reference's cell is missing or failed. Raises UserError when the earlier run measured the suite by
+    another protocol or on other items.
+    """
+    suite = cell.result.suite
+    if earlier is not None:
+        same = find(earlier, cell.result.backend, suite)
+        theirs = same or next((c for c in earlier if (c.result.suite, c.result.role) == (suite, "reference")), None)
+        if theirs is not None and theirs.ok:
+            _check_same_items(theirs, cell, metric)
+            return theirs
+    own = find(cells, reference, suite)
+    if metric.pairing == "to-reference":
+        return own or stand_in(cells, reference, suite)
+    return own if own is not None and own.ok and own.metric(metric.id) else None
+
+
+def _check_same_items(theirs: Cell, cell: Cell, metric: Metric) -> None:
+    where = f"the baseline's {theirs.result.backend}/{theirs.result.suite}"
+    if metric.pairing == "to-reference" and theirs.result.role == "reference":
+        return
+    if theirs.metric(metric.id) is None:
+        there = ", ".join(sorted(m.id for m in theirs.result.metrics)) or "nothing"
+        raise UserError(f"{where} has no {metric.id} (it has {there}): it was measured by another protocol")
+    if metric.pairing in ("ratio-of-medians", "none"):
+        return
+    before, after = (set(c.rows(metric.id)["item_id"]) for c in (theirs, cell))
+    if before != after:
+        raise UserError(
+            f"{where} measured {len(before)} items of {metric.id} and this run {len(after)}, of which "
+            f"{len(before & after)} are the same: a gate needs the same items"
+        )
+
+
+def _candidates(gate: GateSpec, cells: Sequence[Cell]) -> list[str]:
+    names = sorted({cell.result.backend for cell in cells})
+    if gate.candidates is None:
+        return [name for name in names if any(c.result.backend == name and c.result.role == "candidate" for c in cells)]
+    for name in gate.candidates:
+        if name not in names:
+            raise unknown_choice(f"candidate of the gate on {gate.metric!r}", name, names)
+    return list(dict.fromkeys(gate.candidates))
+
+
+def _keep_sliced(gate: GateSpec, found: Matched) -> None:
+    """A pattern may also fit figures without groups, such as the gap itself: those are not judged by group."""
+    offered = [sliced_attributes(cell, metric) for cell, metric in found.pairs]
+    fits = [bool(names) if gate.attribute == "*" else gate.attribute in names for names in offered]
+    if found.pairs and not any(fits):
+        names = sorted({name for names in offered for name in names})
+        raise unknown_choice(f"attribute of the gate on {gate.metric!r}", gate.attribute, names or ["none measured"])
+    found.pairs = [pair for pair, fit in zip(found.pairs, fits, strict=True) if fit]
+
+
+def _keep_directed(gate: GateSpec, found: Matched) -> None:
+    """A loss needs to know which side is worse; figures that have none are left to two-sided rules."""
+    if gate.sided == "two":
+        return
+    directed = [p for p in found.pairs if p[1].higher_is_better is not None or p[1].pairing == "to-reference"]
+    if found.pairs and not directed:
+        raise UserError(f"gate on {gate.metric!r}: {found.pairs[0][1].id} has no better side; use sided = 'two'")
+    found.pairs = directed
+
+
+def _failed(cell: Cell) -> str:
+    return (
+        f"{cell.result.backend}/{cell.result.suite}: {cell.result.status}: {cell.result.reason or 'no reason recorded'}"
+    )

@@ -1,0 +1,130 @@
+"""One rule applied to one metric (or one group of it) of one candidate, before the family is corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from awqbench.compare.cell import Cell
+from awqbench.compare.effect import is_binary, measure_effect
+from awqbench.compare.groups import SLICED, group_bounds, group_masks
+from awqbench.compare.pairs import Pairs, pair_items
+from awqbench.errors import InvalidMeasurement
+from awqbench.gate.scale import Scale, scale_for
+from awqbench.record.schema import Metric
+from awqbench.spec import GateSpec
+from awqbench.stats.bounds import Bounds
+from awqbench.stats.verdict import Decision, decide
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The loss of a candidate, with its bounds and what they say of the rule's margin.
+
+    bounds and decision are None for a single figure (`point`), and for what cannot be judged: `unjudged` says why;
+    a group that is merely too small (`small`) doesn't hold up the verdict.
+    """
+
+    gate: GateSpec
+    cell: Cell
+    baseline: str
+    metric: Metric
+    scale: Scale
+    margin: float  # on the tested scale
+    estimate: float  # on the tested scale
+    n: int
+    bounds: Bounds | None = None
+    decision: Decision | None = None
+    point: bool = False
+    unjudged: str | None = None
+    small: bool = False
+    attribute: str | None = None
+    group: str | None = None
+
+
+def metric_trial(gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric, seed: int) -> Trial:
+    """The rule on the metric as a whole. Raises InvalidMeasurement for figures that must not be judged."""
+    sign = _sign(metric)
+    effect = measure_effect(baseline, cell, metric, sign=sign, cluster=gate.cluster, seed=seed)
+    scale = scale_for(gate, metric, effect.baseline_value, sign)
+    margin = scale.tested(gate.margin)
+    decision = decide(effect.bounds, margin, gate.alpha, gate.sided) if effect.bounds else None
+    point = metric.pairing == "none"
+    return Trial(
+        gate,
+        cell,
+        baseline.result.backend,
+        metric,
+        scale,
+        margin,
+        effect.estimate,
+        effect.n,
+        effect.bounds,
+        decision,
+        point,
+        None if point else effect.problem,
+    )
+
+
+def group_trials(gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric) -> Iterator[Trial]:
+    """The rule on every group of its attribute: the group's loss minus that of the attribute's other groups."""
+    distance = metric.pairing == "to-reference" and baseline.result.role == "reference"
+    pairs = pair_items(baseline, cell, metric.id, distance=distance, cluster=gate.cluster)
+    sign = _sign(metric)
+    base = None if distance else measure_effect(baseline, cell, metric, cluster=gate.cluster).baseline_value
+    scale = scale_for(gate, metric, base, sign)
+    for attribute in attributes(gate, pairs):
+        for group in sorted(pairs.groups(attribute).dropna().unique()):
+            yield _group_trial(gate, cell, baseline, metric, pairs, scale, attribute, str(group))
+
+
+def attributes(gate: GateSpec, pairs: Pairs) -> list[str]:
+    """The attributes of a metric's items that the rule judges."""
+    return [name for name in pairs.attributes() if gate.attribute in ("*", name)]
+
+
+def sliced_attributes(cell: Cell, metric: Metric) -> list[str]:
+    """The attributes one metric can be judged by; none without items."""
+    if metric.pairing not in SLICED or cell.rows(metric.id).empty:
+        return []
+    return pair_items(cell, cell, metric.id, distance=True).attributes()
+
+
+def _group_trial(
+    gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric, pairs: Pairs, scale: Scale, attribute: str, group: str
+) -> Trial:
+    applies, member, change = group_masks(pairs, attribute, group)
+    rest = applies & ~member
+    n, others = int(member.sum()), int(rest.sum())
+    estimate = scale.sign * float(change[member].mean() - change[rest].mean())
+    bounds, unjudged = None, None
+    if min(n, others) < gate.min_group:
+        unjudged = f"{n} items in the group and {others} outside, {gate.min_group} are needed on each side"
+    else:
+        try:
+            binary = is_binary(pairs, metric)
+            bounds = group_bounds(pairs, attribute, group, binary=binary, sign=scale.sign)
+        except InvalidMeasurement as error:
+            unjudged = str(error)
+    margin = scale.tested(gate.margin)
+    return Trial(
+        gate,
+        cell,
+        baseline.result.backend,
+        metric,
+        scale,
+        margin,
+        estimate,
+        n,
+        bounds,
+        decide(bounds, margin, gate.alpha, gate.sided) if bounds else None,
+        unjudged=unjudged,
+        small=unjudged is not None,
+        attribute=attribute,
+        group=group,
+    )
+
+
+def _sign(metric: Metric) -> float:
+    """1 where higher is worse, as for every distance, and where neither side is; -1 where higher is better."""
+    return -1.0 if metric.higher_is_better and metric.pairing != "to-reference" else 1.0

@@ -1,0 +1,6 @@
+"""The W4A16 linear: four-bit weights, wider activations. `QuantizedLinear` is the layer, `select_kernel` the choice."""
+
+from awqbench.ops.linear import QuantizedLinear
+from awqbench.ops.select import KERNELS, select_kernel
+
+__all__ = ["KERNELS", "QuantizedLinear", "select_kernel"]

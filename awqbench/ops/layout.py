@@ -1,0 +1,33 @@
+"""How codes lie in memory for the kernels of this package: rows of nibbles, two codes in a byte.
+
+In blocks of 32 codes, byte j holds code j in its low and code 16 + j in its high nibble, so that widening 8 or 16 bytes
+gives consecutive codes without a shuffle. Groups that are no multiple of 32 take blocks of 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK = 32
+
+
+def block_size(group_size: int) -> int:
+    """Codes per block for a group size: a block never straddles two groups of the vector kernels."""
+    return BLOCK if group_size % BLOCK == 0 else 2
+
+
+def pack_rows(codes: Tensor, group_size: int) -> Tensor:
+    """uint8 codes [rows, K] -> uint8 [rows, ceil(K / 2)]."""
+    rows, inputs = codes.shape
+    block = block_size(group_size)
+    if inputs % block:
+        codes = torch.nn.functional.pad(codes, (0, block - inputs % block))
+    halves = codes.reshape(rows, -1, 2, block // 2)
+    return (halves[:, :, 0] | (halves[:, :, 1] << 4)).reshape(rows, -1)
+
+
+def unpack_rows(packed: Tensor, inputs: int, group_size: int) -> Tensor:
+    """The inverse of `pack_rows`: uint8 codes [rows, inputs]."""
+    halves = packed.view(packed.shape[0], -1, block_size(group_size) // 2)
+    return torch.stack((halves & 0xF, halves >> 4), dim=2).view(packed.shape[0], -1)[:, :inputs]

@@ -1,0 +1,84 @@
+"""A linear layer that holds packed weights only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from awqbench.ops import layout, torch_int4
+from awqbench.ops.op import w4a16_linear
+from awqbench.ops.select import select_kernel
+from awqbench.quantization.tensor import QuantizedTensor
+
+
+class QuantizedLinear(nn.Module):
+    """y = x W^T + b with W as `QuantizedTensor` integers; never a dense W beyond a small scratch.
+
+    x: float [..., in], y: [..., out] in x's type. `kernel` names what runs (`select_kernel`). The memory held is half
+    a byte per weight and three bytes per group, beside the bias.
+    """
+
+    kernel: str
+    codes: Tensor
+    zeros: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        quantized: QuantizedTensor,
+        bias: Tensor | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        kernel: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.out_features, self.in_features = quantized.codes.shape
+        self.group_size, self.bits = quantized.group_size, quantized.bits
+        self.kernel = select_kernel(
+            kernel, dtype=dtype, device=device, out_features=self.out_features, group_size=self.group_size
+        )
+        kernel_scales = scales = quantized.scales.contiguous()
+        if self.kernel == "torch-int4":
+            codes, kernel_scales = torch_int4.pack(quantized.codes, scales, quantized.zeros)
+        else:
+            codes = layout.pack_rows(quantized.codes, self.group_size)
+        # Scales are held as integers, their bit patterns, so that module.to(dtype) cannot round them.
+        held = {"codes": codes, "zeros": quantized.zeros.contiguous(), "scale_bits": scales.view(torch.int16)}
+        if kernel_scales is not scales:
+            held["kernel_scale_bits"] = kernel_scales.view(torch.int16)
+        for name, tensor in held.items():
+            self.register_buffer(name, tensor.to(device))
+        self.register_buffer("bias", None if bias is None else bias.detach().to(device=device, dtype=dtype))
+
+    @property
+    def scales(self) -> Tensor:
+        """float16 [out, groups], as in the checkpoint."""
+        return self.get_buffer("scale_bits").view(torch.float16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out], in x's type."""
+        held = self._buffers  # module attributes are looked up slowly, and a decoding step makes hundreds of calls
+        if self.kernel == "torch-int4":
+            scales = held["kernel_scale_bits"].view(torch.bfloat16)  # type: ignore[union-attr]
+        else:
+            scales = held["scale_bits"].view(torch.float16)  # type: ignore[union-attr]
+        result: Tensor = w4a16_linear(
+            x, held["codes"], scales, held["zeros"], held["bias"], self.group_size, self.kernel
+        )
+        return result
+
+    def to_quantized(self) -> QuantizedTensor:
+        """The integers, scales and zero points that the layer was made from, exact to the bit."""
+        if self.kernel == "torch-int4":
+            codes = torch_int4.unpack(self.codes, self.in_features, self.group_size)
+        else:
+            codes = layout.unpack_rows(self.codes, self.in_features, self.group_size)
+        return QuantizedTensor(codes.contiguous(), self.scales, self.zeros, self.bits, self.group_size)
+
+    def extra_repr(self) -> str:
+        """Sizes and kernel, for print(model)."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+            f"bits={self.bits}, group_size={self.group_size}, kernel={self.kernel!r}"
+        )

@@ -1,0 +1,40 @@
+"""Which implementation of the W4A16 linear runs: one decision, made once per layer and recorded with the results."""
+
+from __future__ import annotations
+
+import torch
+
+from awqbench.errors import BackendUnavailable, UserError, unknown_choice
+from awqbench.ops import cpu, torch_int4
+
+KERNELS = ("auto", "cpu", "torch-int4", "dequantize")
+
+
+def select_kernel(
+    kernel: str, *, dtype: torch.dtype, device: str | torch.device, out_features: int, group_size: int
+) -> str:
+    """The kernel to use for one linear: `kernel` itself, or for `auto` the fastest that is right.
+
+    `cpu` is the C++ kernel, `torch-int4` torch's bfloat16 op, `dequantize` the reference. Raises UserError when a
+    kernel asked for by name is unknown or does not fit, BackendUnavailable when it cannot be built here.
+    """
+    if kernel not in KERNELS:
+        raise unknown_choice("kernel", kernel, KERNELS)
+    on_cpu = torch.device(device).type == "cpu"
+    fitting = {
+        "cpu": on_cpu and cpu.fits(out_features, group_size),
+        "torch-int4": on_cpu and dtype == torch.bfloat16 and torch_int4.fits(out_features, group_size),
+        "dequantize": True,
+    }
+    if kernel == "auto":
+        if fitting["cpu"] and cpu.unavailable() is None:
+            return "cpu"
+        return "torch-int4" if fitting["torch-int4"] else "dequantize"
+    if not fitting[kernel]:
+        raise UserError(
+            f"kernel {kernel!r} does not take {out_features} outputs in groups of {group_size}, "
+            f"{str(dtype).removeprefix('torch.')} on {device}"
+        )
+    if kernel == "cpu" and (reason := cpu.unavailable()):
+        raise BackendUnavailable(reason)
+    return kernel

@@ -1,0 +1,30 @@
+"""The one form every quantizer hands to every format: integer codes with their scales and zero points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedTensor:
+    """A linear's weight as asymmetric group-wise integers: value = (codes - zeros) * scales.
+
+    `codes` uint8 [out, in], 0 .. 2**bits - 1; `scales` float16 [out, in / group_size], exactly as stored in a
+    checkpoint; `zeros` uint8 [out, in / group_size], integer zero points.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    zeros: Tensor
+    bits: int
+    group_size: int
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weight [out, in], computed in float32 from the stored float16 scales, then cast."""
+        out, inputs = self.codes.shape
+        codes = self.codes.view(out, -1, self.group_size).float()
+        value = (codes - self.zeros.unsqueeze(-1).float()) * self.scales.unsqueeze(-1).float()
+        return value.view(out, inputs).to(dtype)

@@ -1,0 +1,92 @@
+"""Where things lie in a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from awqbench.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The paths of one run directory. Making the object touches nothing."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What was run, on what, with what."""
+        return self.root / "manifest.json"
+
+    @property
+    def comparison(self) -> Path:
+        """Paired differences."""
+        return self.root / "comparison.json"
+
+    @property
+    def verdict(self) -> Path:
+        """The gates' answers."""
+        return self.root / "verdict.json"
+
+    @property
+    def cells(self) -> Path:
+        """One folder per backend, one per suite inside it."""
+        return self.root / "cells"
+
+    def cell(self, backend: str, suite: str) -> Path:
+        """The folder of one finished cell."""
+        return self.cells / backend / suite
+
+    def checkpoint(self, backend: str) -> Path:
+        """The quantized checkpoint made for one backend."""
+        return self.root / "checkpoints" / backend
+
+    def scratch(self, key: str) -> Path:
+        """What jobs leave for later jobs; removed when the run is complete."""
+        return self.root / "scratch" / key[:16]
+
+    def drop_scratch(self) -> None:
+        """Remove what only unfinished jobs would have read."""
+        shutil.rmtree(self.root / "scratch", ignore_errors=True)
+
+    def unfinished(self, name: str) -> Path:
+        """A folder to write a result in before it is renamed into place."""
+        return self.root / "unfinished" / name
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory against a second run; also clears what a killed run left unfinished.
+
+        Raises UserError when another process holds it. The kernel frees the lock of a killed process.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"cannot write the run directory {self.root}: {error.strerror}") from None
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"another awqbench is at work in {self.root}") from None
+            shutil.rmtree(self.root / "unfinished", ignore_errors=True)
+            yield
+
+
+def move_into_place(finished: Path, place: Path) -> None:
+    """Rename a complete folder to its place, over an older one if there is one."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        # A folder can't be renamed over one that has files: the old one steps aside and goes.
+        old = finished.with_name(finished.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        place.rename(old)
+        finished.rename(place)
+        shutil.rmtree(old)
+    else:
+        finished.rename(place)

@@ -1,0 +1,231 @@
+"""What the files of a run directory hold. Versioned: a reader refuses a newer major version and migrates older ones.
+
+Item tables (`items.parquet`) are long: one row per (metric, item), with the columns of `ITEM_COLUMNS` and one string
+column `group_<attribute>` per attribute that items can be sliced by.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+GROUP_PREFIX = "group_"
+
+# name -> pandas dtype. `score` is the item's value of that metric; `cluster` names items that are not independent.
+ITEM_COLUMNS: dict[str, str] = {
+    "metric": "string",
+    "item_id": "string",
+    "cluster": "string",
+    "score": "float64",
+    "correct": "boolean",
+    "nll": "float64",
+    "prediction": "string",
+    "gold": "string",
+    "tokens": "Int64",
+}
+
+Status = Literal["ok", "failed", "skipped", "not_applicable"]
+VerdictName = Literal["pass", "fail", "inconclusive"]
+
+# How a metric's items become a value, and how two backends' items are compared:
+#   difference        value = mean(score); per item, candidate minus reference
+#   log-ratio         value = exp(mean(score)); the difference of scores is the logarithm of a ratio (perplexity)
+#   to-reference      each score already is a distance to the reference (KL, disagreement): the loss is the score itself
+#   ratio-of-medians  value = median(score); compared by the ratio of the two medians (latency); items are not paired
+#   none              a single figure without items (a checkpoint's size)
+Pairing = Literal["difference", "log-ratio", "to-reference", "ratio-of-medians", "none"]
+
+
+class Model(BaseModel):
+    """Base of every record: unknown keys are errors, so that a typo or a newer file is noticed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Metric(Model):
+    """One figure of one cell. The id names its protocol: two protocols never share an id."""
+
+    id: str
+    value: float | None
+    unit: str
+    n: int = Field(description="items behind the value")
+    ci_low: float | None = None
+    ci_high: float | None = None
+    ci_level: float = 0.95
+    protocol: str = Field(description="one sentence: how it was measured")
+    higher_is_better: bool | None = None
+    pairing: Pairing = "difference"
+    detail: dict[str, Any] = Field(default_factory=dict, description="percentiles, counts, kernel names")
+
+
+class TelemetrySummary(Model):
+    """What the sampler beside a cell saw, and what watching cost."""
+
+    samples: int
+    interval_s: float
+    duration_s: float
+    sampler_cpu_s: float
+    sampler_cpu_share: float = Field(description="sampler CPU time over wall time: a share of one core")
+    gpus: list[str] = Field(default_factory=list, description="device names; empty without a GPU")
+    gpu_note: str | None = Field(default=None, description="why there are no GPU figures")
+    throttled: bool | None = Field(
+        default=None, description="a throttle reason was active during the cell; None: no GPU"
+    )
+    energy_joules: float | None = Field(default=None, description="from NVML's energy counter, all devices")
+
+
+class CellResult(Model):
+    """`cells/<backend>/<suite>/result.json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    backend: str
+    suite: str
+    kind: str = Field(description="the suite's kind: perplexity, divergence, tasks, fairness, latency")
+    role: Literal["reference", "candidate", "control", "noise"]
+    key: str = Field(description="content hash of all that could change the figures")
+    status: Status
+    reason: str | None = Field(default=None, description="why the status is not ok, in one line")
+    metrics: list[Metric] = Field(default_factory=list)
+    engine: dict[str, Any] = Field(
+        default_factory=dict, description="what the worker says of itself: kernel, dtype, device"
+    )
+    started: str = ""
+    seconds: dict[str, float] = Field(default_factory=dict, description="load, measure, total")
+    memory: dict[str, int] = Field(default_factory=dict, description="bytes: host_peak, device_peak, ...")
+    telemetry: TelemetrySummary | None = None
+
+
+class Manifest(Model):
+    """`manifest.json`: what was run, on what, with what."""
+
+    schema_version: int = SCHEMA_VERSION
+    awqbench_version: str
+    created: str
+    finished: str | None = None
+    command: list[str] = Field(default_factory=list)
+    spec: dict[str, Any]
+    spec_hash: str
+    policy_hash: str = Field(description="hash of the gates alone, fixed before anything is measured")
+    model: dict[str, Any] = Field(
+        description="source, resolved path, config and weight hashes, label, parameters, layers"
+    )
+    data: dict[str, str] = Field(default_factory=dict, description="data source -> sha256")
+    packages: dict[str, str] = Field(default_factory=dict)
+    hardware: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+
+
+class Flips(Model):
+    """Items whose correctness or answer changed."""
+
+    n: int
+    correct_to_wrong: int
+    wrong_to_correct: int
+    wrong_to_wrong: int = Field(description="wrong in both, with another answer")
+
+
+class Difference(Model):
+    """One metric of one candidate against one baseline, on the items both saw."""
+
+    suite: str
+    metric: str
+    protocol: str
+    unit: str
+    higher_is_better: bool | None
+    pairing: Pairing
+    baseline: str
+    candidate: str
+    role: Literal["candidate", "control", "noise"]
+    baseline_value: float | None
+    candidate_value: float | None
+    delta: float | None = Field(description="signed change in delta_unit, candidate minus baseline")
+    delta_unit: str = Field(description="'relative' (0.05 = 5 % more), or the metric's unit")
+    ci_low: float | None = None
+    ci_high: float | None = None
+    ci_level: float = 0.95
+    test: str | None = None
+    p: float | None = None
+    p_adjusted: float | None = Field(default=None, description="Benjamini-Hochberg over the table")
+    n: int
+    clusters: int | None = None
+    mde: float | None = Field(default=None, description="smallest |delta| found with 80 % power at this n")
+    flips: Flips | None = None
+    noise: float | None = Field(default=None, description="delta of the reference against itself")
+    noise_flips: Flips | None = None
+    within_noise: bool | None = None
+
+
+class GroupDifference(Model):
+    """Did compression cost this group more than the others? Difference-in-differences of one group."""
+
+    suite: str
+    metric: str
+    attribute: str
+    group: str
+    baseline: str
+    candidate: str
+    role: Literal["candidate", "control", "noise"]
+    n: int
+    clusters: int | None = None
+    baseline_value: float | None
+    candidate_value: float | None
+    delta: float | None
+    rest_delta: float | None = Field(description="the same delta over all items outside the group")
+    did: float | None = Field(description="delta minus rest_delta, in the metric's unit")
+    ci_low: float | None = None
+    ci_high: float | None = None
+    ci_level: float = 0.95
+    p: float | None = None
+    p_adjusted: float | None = None
+    mde: float | None = None
+    newly_wrong: float | None = Field(default=None, description="share of the group's items that turned wrong")
+    newly_correct: float | None = None
+    too_few: bool = Field(default=False, description="below the minimum count: shown, never judged")
+
+
+class Comparison(Model):
+    """`comparison.json`: holds no clock time, so that a resumed run gives the same bytes."""
+
+    schema_version: int = SCHEMA_VERSION
+    reference: str
+    noise_floor: str | None = Field(description="the backend that is the reference again")
+    differences: list[Difference] = Field(default_factory=list)
+    groups: list[GroupDifference] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+
+class RuleResult(Model):
+    """One gate on one metric of one candidate."""
+
+    rule: str
+    kind: Literal["non-inferiority", "difference-in-differences"]
+    suite: str
+    metric: str
+    candidate: str
+    attribute: str | None = None
+    group: str | None = None
+    verdict: VerdictName
+    margin: float
+    unit: str
+    estimate: float | None = Field(description="loss: how much worse the candidate is; negative is better")
+    lower: float | None = None
+    upper: float | None = None
+    alpha: float = 0.05
+    n: int = 0
+    n_needed: int | None = Field(default=None, description="items that would decide it at the loss seen")
+    p_worse: float | None = Field(default=None, description="one-sided p of 'the loss is within the margin'")
+    p_holm: float | None = None
+    reason: str
+
+
+class Verdict(Model):
+    """`verdict.json`: may it ship?"""
+
+    schema_version: int = SCHEMA_VERSION
+    policy_hash: str
+    overall: VerdictName
+    candidates: dict[str, VerdictName] = Field(default_factory=dict)
+    rules: list[RuleResult] = Field(default_factory=list)
+    invalid: list[str] = Field(default_factory=list, description="cells that failed or were invalid, one line each")

@@ -1,0 +1,73 @@
+"""junit.xml: one test case per declared limit, so that any CI system can show which one failed."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+from awqbench.record.reader import Run
+from awqbench.record.schema import RuleResult
+from awqbench.report import select
+from awqbench.report.sections.verdict import sentence
+
+# XML 1.0 has no way to write these characters, not even escaped.
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(run: Run) -> str:
+    """A fail is a failure, an inconclusive rule is skipped with its message, an invalid measurement is an error."""
+    root = ElementTree.Element("testsuites", name="awqbench")
+    rules = select.rules_of(run)
+    for candidate in select.unique(rule.candidate for rule in rules):
+        own = [rule for rule in rules if rule.candidate == candidate]
+        suite = _suite(root, f"awqbench.{candidate}", run.manifest.created, own)
+        for rule in own:
+            case = _case(suite, candidate, _name(rule))
+            if rule.verdict == "fail":
+                _message(case, "failure", sentence(rule), type=rule.kind)
+            elif rule.verdict == "inconclusive":
+                _message(case, "skipped", sentence(rule))
+    invalid = run.verdict.invalid if run.verdict else []
+    if invalid:
+        suite = _suite(root, "awqbench.measurements", run.manifest.created, [], errors=len(invalid))
+        for i, line in enumerate(invalid, start=1):
+            _message(_case(suite, "measurements", f"measurement {i}"), "error", line, type="InvalidMeasurement")
+    for key in ("tests", "failures", "errors", "skipped"):
+        root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(
+    root: ElementTree.Element, name: str, created: str, rules: list[RuleResult], errors: int = 0
+) -> ElementTree.Element:
+    return ElementTree.SubElement(
+        root,
+        "testsuite",
+        name=_clean(name),
+        tests=str(len(rules) + errors),
+        failures=str(sum(rule.verdict == "fail" for rule in rules)),
+        errors=str(errors),
+        skipped=str(sum(rule.verdict == "inconclusive" for rule in rules)),
+        time="0",
+        timestamp=_clean(created),
+    )
+
+
+def _case(suite: ElementTree.Element, candidate: str, name: str) -> ElementTree.Element:
+    return ElementTree.SubElement(suite, "testcase", classname=_clean(candidate), name=_clean(name), time="0")
+
+
+def _message(case: ElementTree.Element, tag: str, text: str, type: str | None = None) -> None:
+    attributes = {"message": _clean(text)} | ({"type": type} if type else {})
+    ElementTree.SubElement(case, tag, attributes).text = _clean(text)
+
+
+def _name(rule: RuleResult) -> str:
+    group = f" [{rule.attribute} = {rule.group}]" if rule.group is not None else ""
+    metric = "" if rule.metric in rule.rule else f": {rule.metric}"
+    return f"{rule.rule}{metric}{group}"
+
+
+def _clean(text: str) -> str:
+    return _ILLEGAL.sub("�", text)

@@ -1,0 +1,103 @@
+"""The answer at the top: one card per candidate, then the figures that stand for the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from awqbench.record.reader import Run
+from awqbench.record.schema import Difference, RuleResult
+from awqbench.report import select
+
+Answer = Literal["pass", "fail", "inconclusive", "invalid", "none"]
+
+_SENTENCES: dict[Answer, str] = {
+    "pass": "may ship",
+    "fail": "may NOT ship",
+    "inconclusive": "cannot be decided yet",
+    "invalid": "cannot be judged: a measurement failed",
+    "none": "was not judged: no limits were declared",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """The verdict on one candidate, with the reasons that decide it."""
+
+    candidate: str
+    answer: Answer
+    reasons: list[str]
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """The answer in words."""
+        return _SENTENCES[self.answer]
+
+
+def cards(run: Run, most: int = 3) -> list[Card]:
+    """One card per candidate; `most` reasons each, the most serious first."""
+    return [_card(run, name, most) for name in select.candidates(run)]
+
+
+def _card(run: Run, name: str, most: int) -> Card:
+    rules = select.rules_of(run, name)
+    reasons: list[str] = []
+    counts = {word: sum(select.outcome(rule) == word for rule in rules) for word in select.OUTCOMES}
+    given = run.verdict.candidates.get(name) if run.verdict else None
+    answer: Answer = given or "none"
+    broken = _broken(run, name)
+    if broken and answer != "fail":
+        answer, reasons = "invalid", broken
+    elif answer in ("fail", "inconclusive"):
+        reasons = [sentence(rule) for rule in rules if select.outcome(rule) == answer]
+    elif answer == "pass":
+        closest = _closest(rules)
+        reasons = [f"closest to its limit: {sentence(closest)}"] if closest else []
+    if len(reasons) > most:
+        reasons = [*reasons[:most], f"and {len(reasons) - most} more, listed below"]
+    return Card(name, answer, reasons, counts)
+
+
+def sentence(rule: RuleResult) -> str:
+    """A rule's reason, led by the group it is about where the reason doesn't name it."""
+    if rule.group is None or rule.group in rule.reason:
+        return rule.reason
+    return f"{rule.attribute} = {rule.group}: {rule.reason}"
+
+
+def _closest(rules: list[RuleResult]) -> RuleResult | None:
+    judged = [r for r in rules if r.upper is not None and r.margin > 0]
+    return max(judged, key=lambda r: (r.upper or 0.0) / r.margin, default=None)
+
+
+def _broken(run: Run, candidate: str) -> list[str]:
+    """The invalid measurements of one candidate: lines of the verdict that begin with its name."""
+    lines = run.verdict.invalid if run.verdict else []
+    return [line.removeprefix(f"{candidate}/") for line in lines if line.startswith(f"{candidate}/")]
+
+
+@dataclass(frozen=True)
+class GlanceRow:
+    """One headline metric: the reference's value and what each other backend changes."""
+
+    suite: str
+    kind: str
+    metric: str
+    unit: str
+    reference: float | None
+    differences: dict[str, Difference]
+
+
+def glance(run: Run) -> tuple[list[str], list[GlanceRow]]:
+    """The backends beside the reference, and the headline rows."""
+    rows = []
+    names: list[str] = []
+    kinds = {c.result.suite: c.result.kind for c in run.cells}
+    for suite, metric in select.headline(run):
+        found = {d.candidate: d for d in select.differences(run, suite) if d.metric == metric}
+        names += found
+        first = next(iter(found.values()))
+        rows.append(GlanceRow(suite, kinds[suite], metric, first.unit, first.baseline_value, found))
+    order = list(select.roles(run))
+    return sorted(select.unique(names), key=lambda n: order.index(n) if n in order else len(order)), rows

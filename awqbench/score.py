@@ -1,0 +1,92 @@
+"""From the record to the judgement: nothing here measures, so a run can be judged again at any time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from awqbench.compare import Cell, compare_tables
+from awqbench.errors import UserError
+from awqbench.gate import judge, policy_hash
+from awqbench.record.baseline import read_cells
+from awqbench.record.files import write_model
+from awqbench.record.layout import RunDirectory
+from awqbench.record.reader import Run, load_run
+from awqbench.record.schema import Comparison, Verdict
+from awqbench.spec import RunSpec, load_gates
+
+
+def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) -> Comparison:
+    """Paired differences of a run. The baseline is its reference unless another of its backends is named.
+
+    With `write`, the comparison against the reference becomes the run's comparison.json.
+    """
+    spec = spec_of(run)
+    names = {cell.result.backend for cell in run.cells}
+    if baseline is not None and baseline not in names:
+        raise UserError(
+            f"no backend {baseline!r} in {run.path} (allowed: {', '.join(sorted(names)) or 'none measured'})"
+        )
+    noise = next((cell.result.backend for cell in run.cells if cell.result.role == "noise"), None)
+    comparison = compare_tables(
+        cells_of(run), baseline or spec.reference, noise if baseline is None else None, seed=spec.seed,
+        min_group=min_group_of(spec),
+    )  # fmt: skip
+    if write and baseline is None:
+        write_model(RunDirectory(run.path).comparison, comparison)
+    run.comparison = comparison
+    return comparison
+
+
+def judge_run(run: Run, policy: Path | None = None, baseline: Path | None = None, *, write: bool = True) -> Verdict:
+    """The gates' verdict, by the policy declared in the run's spec or by another file's [[gates]].
+
+    `baseline` is an earlier run's directory or a baseline file: candidates are then held against the same backends
+    there instead of this run's reference. Raises UserError when its items are not the same.
+    """
+    spec = spec_of(run)
+    gates = load_gates(policy) if policy else spec.gates
+    if not gates:
+        raise UserError(f"no [[gates]] in {policy or run.path / 'manifest.json'}: nothing says what may ship")
+    comparison = run.comparison or compare_run(run, write=write)
+    verdict = judge(
+        gates, cells_of(run), comparison, spec.reference,
+        baseline_cells=[Cell(c.result, c.items) for c in read_cells(baseline)] if baseline else None,
+        policy_hash=policy_hash(gates),
+    )  # fmt: skip
+    if write:
+        write_model(RunDirectory(run.path).verdict, verdict)
+    run.verdict = verdict
+    return verdict
+
+
+def spec_of(run: Run) -> RunSpec:
+    """The spec in a run's manifest."""
+    try:
+        return RunSpec.model_validate(run.manifest.spec)
+    except ValidationError as error:
+        raise UserError(f"the spec in {run.path / 'manifest.json'} is damaged: {error.errors()[0]['msg']}") from None
+
+
+def cells_of(run: Run) -> list[Any]:
+    """The run's cells as the comparison takes them."""
+    return [Cell(cell.result, cell.items) for cell in run.cells]
+
+
+def min_group_of(spec: RunSpec) -> int:
+    """The smallest group that is judged: the fairness suites' own setting."""
+    return min((suite.min_group for suite in spec.suites.values() if suite.kind == "fairness"), default=20)
+
+
+def rescore(path: Path) -> Run:
+    """Compare, judge and report a run directory anew from its record."""
+    from awqbench.report import render
+
+    run = load_run(path)
+    compare_run(run)
+    if spec_of(run).gates:
+        judge_run(run)
+    render(path)
+    return run

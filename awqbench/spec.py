@@ -1,0 +1,316 @@
+"""bench.toml as pydantic models. Unknown keys are errors that name the key, its table and the keys allowed there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from awqbench.errors import UserError, unknown_choice
+
+DType = Literal["float32", "bfloat16", "float16"]
+BackendKind = Literal["reference", "awq", "rtn"]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Table(BaseModel):
+    """Base of every table of bench.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(Table):
+    """[model]: the unquantized model every difference is taken against."""
+
+    source: str = Field("demo", description="a folder, a packaged name (demo, tiny-random), or a Hugging Face hub id")
+    revision: str | None = None
+    dtype: DType = Field("float32", description="compute type of every quality suite, the same for all backends")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    trust_remote_code: bool = False
+
+
+class QuantizeSpec(Table):
+    """[quantize]: how the awq and rtn backends' checkpoints are made."""
+
+    bits: Literal[3, 4] = 4
+    group_size: int = Field(64, gt=0)
+    clip: bool = True
+    calibration: str = Field("gensim-wikipedia[:50%]", description="a text file or a packaged text")
+    samples: int = Field(8, gt=0)
+    seq_len: int = Field(128, gt=1)
+    indivisible: Literal["error", "keep"] = Field(
+        "error", description="linears whose input does not divide by the group size: refuse, or keep in full precision"
+    )
+
+
+class BackendSpec(Table):
+    """[backends.NAME]: one engine with one set of weights."""
+
+    kind: BackendKind
+    role: Literal["reference", "candidate", "control"] | None = Field(
+        None, description="who is judged; by default the kind decides (rtn is a control, shown but not judged)"
+    )
+    checkpoint: str | None = Field(None, description="an existing quantized checkpoint instead of a new one")
+    quantize: dict[str, Any] = Field(default_factory=dict, description="overrides of [quantize] for this backend")
+    dtype: DType | None = Field(None, description="compute type, when it must differ from the model's")
+    batch_size: int | None = Field(None, gt=0, description="sequences per forward pass")
+    python: str | None = Field(None, description="interpreter of this backend's environment")
+    timeout_s: float = Field(3600.0, gt=0, description="deadline of one request to the worker")
+
+
+class NoiseFloorSpec(Table):
+    """[noise_floor]: the reference against itself, batched differently."""
+
+    enabled: bool = True
+    batch_size: int = Field(
+        3, gt=0, description="differs from the reference's, so that another summation order is used"
+    )
+    share: float = Field(0.5, gt=0, le=1, description="share of each suite's items measured twice")
+
+
+class SuiteBase(Table):
+    """Keys every suite has."""
+
+    backends: list[str] | None = Field(None, description="measure only these backends")
+
+
+class PerplexitySpec(SuiteBase):
+    """Token perplexity on non-overlapping windows: the GPTQ/AWQ protocol."""
+
+    kind: Literal["perplexity"] = "perplexity"
+    text: str = "pydoc-topics"
+    window: int = Field(2048, gt=1)
+    windows: int | None = Field(None, gt=0, description="budget: the first N windows; none: all")
+
+
+class DivergenceSpec(SuiteBase):
+    """Full-vocabulary KL divergence to the reference, on the prefill and on the decode path."""
+
+    kind: Literal["divergence"] = "divergence"
+    text: str = "pydoc-topics"
+    window: int = Field(512, gt=1)
+    windows: int = Field(4, gt=0)
+    decode_window: int = Field(64, gt=1, description="tokens fed one at a time through the KV cache")
+    decode_windows: int = Field(2, ge=0)
+
+
+class TasksSpec(SuiteBase):
+    """Task accuracy through lm-eval."""
+
+    kind: Literal["tasks"] = "tasks"
+    tasks: list[str] = Field(default_factory=lambda: ["awqbench_commonplace"], min_length=1)
+    include_path: str | None = Field(None, description="a folder of lm-eval task YAML beside the shipped ones")
+    limit: int | None = Field(None, gt=0, description="items per task")
+    num_fewshot: int | None = Field(None, ge=0)
+    apply_chat_template: bool = False
+
+
+class FairnessSpec(SuiteBase):
+    """Subgroup metrics on items that carry group columns."""
+
+    kind: Literal["fairness"] = "fairness"
+    sets: list[str] = Field(default_factory=lambda: ["counterfactual"], min_length=1)
+    limit: int | None = Field(None, gt=0, description="items per set, whole clusters, evenly over groups")
+    min_group: int = Field(20, gt=1, description="groups with fewer items are shown and never judged")
+
+
+class LatencySpec(SuiteBase):
+    """Time to first token, inter-token gaps, decode throughput, load time, memory and checkpoint size."""
+
+    kind: Literal["latency"] = "latency"
+    batch_sizes: list[int] = Field(default_factory=lambda: [1, 4], min_length=1)
+    prompt_tokens: int = Field(128, gt=0)
+    new_tokens: int = Field(32, gt=1)
+    repeats: int = Field(5, gt=1)
+    warmup: int = Field(1, ge=0)
+    dtype: DType | None = Field(None, description="speed may be measured in another type than quality; named in the id")
+
+
+SuiteSpec = Annotated[
+    PerplexitySpec | DivergenceSpec | TasksSpec | FairnessSpec | LatencySpec, Field(discriminator="kind")
+]
+SUITE_KINDS = tuple(cls.model_fields["kind"].default for cls in get_args(get_args(SuiteSpec)[0]))
+
+
+class GateSpec(Table):
+    """[[gates]]: one limit, declared before anything is measured."""
+
+    name: str | None = None
+    metric: str = Field(description="pattern of metric ids, as in a shell: perplexity/*")
+    candidates: list[str] | None = Field(
+        None, description="backends judged; by default every candidate, never a control"
+    )
+    margin: float = Field(ge=0, description="largest tolerable loss, in `unit`")
+    unit: Literal["relative", "absolute"] = Field(
+        "absolute", description="absolute: the metric's own unit; relative: 0.05 is 5 % of the baseline's value"
+    )
+    attribute: str | None = Field(
+        None, description="judge each group of this attribute by difference-in-differences ('*': every attribute)"
+    )
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    sided: Literal["one", "two"] = "one"
+    cluster: str = Field("cluster", description="column that names items which are not independent")
+    min_group: int = Field(20, gt=1)
+    on_inconclusive: Literal["inconclusive", "pass", "fail"] = "inconclusive"
+
+
+class Policy(Table):
+    """The gates alone."""
+
+    gates: list[GateSpec]
+
+
+class RunSpec(Table):
+    """A whole bench.toml."""
+
+    version: Literal[1] = 1
+    seed: int = 0
+    threads: int | None = Field(None, gt=0, description="torch threads of a worker; by default all cores")
+    model: ModelSpec = Field(default_factory=ModelSpec)
+    quantize: QuantizeSpec = Field(default_factory=QuantizeSpec)
+    backends: dict[str, BackendSpec] = Field(
+        default_factory=lambda: {k: BackendSpec(kind=k) for k in get_args(BackendKind)}, min_length=1
+    )
+    noise_floor: NoiseFloorSpec = Field(default_factory=NoiseFloorSpec)
+    suites: dict[str, SuiteSpec] = Field(min_length=1)
+    gates: list[GateSpec] = Field(default_factory=list)
+    telemetry_interval_s: float = Field(0.5, gt=0)
+
+    @field_validator("suites", mode="before")
+    @classmethod
+    def _kind_from_name(cls, value: Any) -> Any:
+        """[suites.perplexity] needs no kind: a table named after a kind has that kind."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {"kind": name, **table} if isinstance(table, dict) and name in SUITE_KINDS else table
+            for name, table in value.items()
+        }
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunSpec:
+        for what, names in (("backend", self.backends), ("suite", self.suites)):
+            for name in names:
+                if not re.match(NAME, name):
+                    raise ValueError(f"{what} name {name!r} must be letters, digits, dots, dashes or underscores")
+        references = [name for name, b in self.backends.items() if self.role_of(name) == "reference"]
+        if len(references) != 1:
+            raise ValueError(f"exactly one backend must be the reference, found {references or 'none'}")
+        for name, suite in self.suites.items():
+            for backend in suite.backends or ():
+                if backend not in self.backends:
+                    raise ValueError(f"suites.{name}.backends names {backend!r}; backends are {sorted(self.backends)}")
+        for gate in self.gates:
+            for backend in gate.candidates or ():
+                if backend not in self.backends:
+                    raise ValueError(f"gate on {gate.metric!r} names {backend!r}; backends are {sorted(self.backends)}")
+        for name in self.backends:
+            self.quantize_for(name)
+        return self
+
+    def role_of(self, name: str) -> Literal["reference", "candidate", "control"]:
+        """Who a backend is in the comparison: its declared role, or the one its kind implies."""
+        backend = self.backends[name]
+        if backend.role:
+            return backend.role
+        return {"reference": "reference", "rtn": "control"}.get(backend.kind, "candidate")  # type: ignore[return-value]
+
+    @property
+    def reference(self) -> str:
+        """The name of the reference backend."""
+        return next(name for name in self.backends if self.role_of(name) == "reference")
+
+    def quantize_for(self, name: str) -> QuantizeSpec:
+        """[quantize] with this backend's overrides applied."""
+        return QuantizeSpec.model_validate({**self.quantize.model_dump(), **self.backends[name].quantize})
+
+
+def load_spec(path: str | Path, overrides: dict[str, Any] | None = None) -> RunSpec:
+    """Read and check a bench.toml; `overrides` are dotted keys (`model.source`) set on top of it.
+
+    Raises UserError naming the file, the key and what is allowed.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no spec at {path} (write one with: awqbench init --out {path})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not TOML: {error}") from None
+    for dotted, value in (overrides or {}).items():
+        table = data
+        *tables, key = dotted.split(".")
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[key] = value
+    return parse_spec(data, str(path))
+
+
+def parse_spec(data: dict[str, Any], origin: str = "spec") -> RunSpec:
+    """Check a spec given as plain data; raises UserError with one line for the first problem found."""
+    try:
+        return RunSpec.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    # A misspelt key also leaves the right one missing: the misspelling is what to show.
+    problem = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+    # The discriminated union puts the kind into the location: suites.perplexity.perplexity.windw -> without the tag.
+    location = [str(part) for part in problem["loc"]]
+    if len(location) > 2 and location[0] == "suites" and location[2] in SUITE_KINDS:
+        del location[2]
+    where = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        allowed = _allowed_keys(location)
+        return str(unknown_choice("key", where, [".".join([*location[:-1], key]) for key in allowed]))
+    if problem["type"] == "union_tag_not_found":
+        return f"{where} needs a kind (allowed: {', '.join(SUITE_KINDS)})"
+    if problem["type"] == "union_tag_invalid":
+        return str(unknown_choice(f"suite kind in {where}", problem["input"].get("kind"), SUITE_KINDS))
+    text = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
+    return f"{where}: {text}{shown}" if where else text
+
+
+def _allowed_keys(location: list[str]) -> list[str]:
+    tables: dict[str, type[BaseModel]] = {
+        "model": ModelSpec, "quantize": QuantizeSpec, "backends": BackendSpec, "noise_floor": NoiseFloorSpec,
+        "gates": GateSpec,
+    }  # fmt: skip
+    if len(location) == 1:
+        return list(RunSpec.model_fields)
+    if location[0] == "suites":
+        kinds = {cls.model_fields["kind"].default: cls for cls in get_args(get_args(SuiteSpec)[0])}
+        found = kinds.get(location[1])
+        return (
+            list(found.model_fields) if found else sorted({key for cls in kinds.values() for key in cls.model_fields})
+        )
+    return list(tables[location[0]].model_fields) if location[0] in tables else []
+
+
+def load_gates(path: str | Path) -> list[GateSpec]:
+    """The [[gates]] of a policy file, which may be a whole bench.toml. Raises UserError as `load_spec` does."""
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"cannot read the policy {path}: {error}") from None
+    try:
+        return Policy.model_validate({"gates": data.get("gates", [])}).gates
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from None
+
+
+def parse_quantize(data: dict[str, Any]) -> QuantizeSpec:
+    """Check quantization settings; raises UserError with one line for the first problem found."""
+    try:
+        return QuantizeSpec.model_validate(data)
+    except ValidationError as error:
+        raise UserError(_explain(error)) from None

@@ -1,0 +1,72 @@
+"""From bounds and a margin to pass, fail or inconclusive, and the items that would decide."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import stats
+
+from awqbench.stats.bounds import Bounds
+
+VerdictName = Literal["pass", "fail", "inconclusive"]
+_MOST = 1e6  # more than a million times the items in hand is not a plan
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A margin against bounds. p_worse: of 'the loss is within the margin'; p_noninferior: of 'it is beyond'."""
+
+    verdict: VerdictName
+    lower: float
+    upper: float
+    p_worse: float
+    p_noninferior: float
+
+
+def decide(bounds: Bounds, margin: float, alpha: float, sided: Literal["one", "two"] = "one") -> Decision:
+    """Pass when the loss is shown to be within the margin, fail when it is shown to be beyond it.
+
+    one: non-inferiority, only a loss counts. two: equivalence, a change of either sign counts (two one-sided tests,
+    Schuirmann 1987; failing looks at both tails, so its p is doubled).
+    """
+    lower, upper = bounds.lower(alpha), bounds.upper(alpha)
+    p_worse, p_noninferior = bounds.p_greater(margin), bounds.p_less(margin)
+    # Only a loss known without any uncertainty (identical outputs) can sit exactly on its bound.
+    within = upper <= margin
+    if sided == "two":
+        p_worse = min(1.0, 2 * min(p_worse, bounds.p_less(-margin)))
+        p_noninferior = max(p_noninferior, bounds.p_greater(-margin))
+        within = within and lower >= -margin
+    verdict: VerdictName = "fail" if p_worse < alpha else "pass" if within else "inconclusive"
+    return Decision(verdict, lower, upper, p_worse, p_noninferior)
+
+
+def items_needed(
+    bounds: Bounds, n: int, margin: float, alpha: float, power: float = 0.8, sided: Literal["one", "two"] = "one"
+) -> int | None:
+    """Items that would decide an inconclusive margin with the given power, if the rates seen so far are the truth.
+
+    Found by scaling the data until the bound at z_alpha + z_power clears the margin. None when the estimate sits on
+    the margin, or when no realistic number of items would do.
+    """
+    stricter = float(stats.norm.sf(stats.norm.isf(alpha) + stats.norm.isf(1 - power)))
+    beyond = bounds.estimate > margin or (sided == "two" and bounds.estimate < -margin)
+
+    def decided(factor: float) -> bool:
+        more = bounds.scaled(factor)
+        lower, upper = more.lower(stricter), more.upper(stricter)
+        if beyond:
+            return lower > margin or (sided == "two" and upper < -margin)
+        return upper < margin and (sided == "one" or lower > -margin)
+
+    low, high = 1.0, 2.0
+    while not decided(high):
+        low, high = high, high * 2
+        if high > _MOST:
+            return None
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if decided(middle) else (middle, high)
+    return max(n + 1, math.ceil(n * high))

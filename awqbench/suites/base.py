@@ -1,0 +1,89 @@
+"""What a suite gets and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from awqbench.record.schema import GROUP_PREFIX, ITEM_COLUMNS, Metric
+from awqbench.spec import RunSpec, SuiteBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from awqbench.worker.client import Worker
+
+_MODULES = {
+    "perplexity": "awqbench.suites.perplexity",
+    "divergence": "awqbench.suites.divergence",
+    "tasks": "awqbench.suites.tasks",
+    "fairness": "awqbench.suites.fairness",
+    "latency": "awqbench.suites.latency",
+}
+
+
+@dataclass
+class Context:
+    """All that a suite may use while it measures one backend."""
+
+    spec: RunSpec
+    suite: Any  # the suite's own table: PerplexitySpec, TasksSpec, ...
+    worker: Worker
+    model_dir: Path  # the reference model's folder: tokenizer and config, the same for every backend
+    role: Literal["reference", "candidate", "control", "noise"] = "candidate"
+    share: float = 1.0  # a noise-floor cell measures this leading share of the items
+    scratch: Path | None = None  # the reference's full log-probabilities, for suites that need them
+    checkpoint: Path | None = None  # the quantized checkpoint, where the backend has one
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The reference model's tokenizer: token ids, not text, cross to a worker."""
+        from awqbench.sources.models import load_tokenizer
+
+        return load_tokenizer(self.model_dir, self.spec.model.trust_remote_code)
+
+    def budget(self, total: int) -> int:
+        """How many of `total` items this cell measures: all, or the noise floor's share (at least one)."""
+        return max(1, int(total * self.share)) if total else 0
+
+
+@dataclass
+class Measurement:
+    """What one cell yields: metrics, and the rows they were computed from."""
+
+    metrics: list[Metric]
+    items: pd.DataFrame = field(default_factory=lambda: item_table([]))
+    memory: dict[str, int] = field(default_factory=dict)
+
+
+def item_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as an item table with the columns and dtypes of `ITEM_COLUMNS`; unknown columns must be group columns."""
+    frame = pd.DataFrame(rows)
+    for column, dtype in ITEM_COLUMNS.items():
+        if column not in frame:
+            frame[column] = pd.NA if dtype != "float64" else float("nan")
+        frame[column] = frame[column].astype(dtype)  # type: ignore[call-overload]
+    groups = [column for column in frame.columns if column not in ITEM_COLUMNS]
+    stray = [column for column in groups if not str(column).startswith(GROUP_PREFIX)]
+    if stray:
+        raise ValueError(f"item columns {stray} are neither of {list(ITEM_COLUMNS)} nor {GROUP_PREFIX}*")
+    frame[groups] = frame[groups].astype("string")
+    return frame[[*ITEM_COLUMNS, *groups]]
+
+
+def measure(context: Context) -> Measurement:
+    """Run the suite that the context's table names.
+
+    Raises InvalidMeasurement when the figures must not be believed, UserError for data or settings that don't fit.
+    """
+    suite: SuiteBase = context.suite
+    module = import_module(_MODULES[suite.kind])  # type: ignore[attr-defined]
+    result: Measurement = module.measure(context)
+    return result

@@ -1,0 +1,91 @@
+"""What a fairness set is made of, and how a part of it is chosen."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Literal
+
+from awqbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class FairnessItem:
+    """One question, or one pair of sentences.
+
+    `gold` is the right choice's index, or None where there is no right answer and the first choice is the stereotyped
+    one. `cluster` names items that are not independent; `block` items that a budget keeps together, such as one
+    question asked about every group; blocks are taken evenly over the `stratum`s.
+    """
+
+    item_id: str
+    cluster: str
+    context: str
+    choices: tuple[str, ...]
+    gold: int | None
+    groups: Mapping[str, str]
+    block: str
+    stratum: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FairnessSet:
+    """A named list of items. `kind` says what is asked: the right answer, or which of two sentences is likelier."""
+
+    name: str
+    kind: Literal["questions", "preference"]
+    items: tuple[FairnessItem, ...]
+    protocol: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def choose(items: Sequence[FairnessItem], budget: int | None, seed: int) -> list[FairnessItem]:
+    """The first `budget` items in an order that keeps blocks whole and goes round the strata; at least one block.
+
+    Within a stratum the blocks are shuffled by the seed. A smaller budget takes a leading part of what a larger takes.
+    """
+    strata: dict[str, dict[str, list[FairnessItem]]] = defaultdict(lambda: defaultdict(list))
+    for item in items:
+        strata[item.stratum][item.block].append(item)
+    shuffled = []
+    for stratum, blocks in sorted(strata.items()):
+        members = list(blocks.values())
+        random.Random(f"{seed}/{stratum}").shuffle(members)
+        shuffled.append(members)
+    chosen: list[FairnessItem] = []
+    for block in _round_robin(shuffled):
+        if chosen and budget is not None and len(chosen) + len(block) > budget:
+            break
+        chosen += block
+    return chosen
+
+
+def _round_robin(rows: Sequence[Sequence[list[FairnessItem]]]) -> Iterator[list[FairnessItem]]:
+    for column in zip_longest(*rows):
+        yield from (block for block in column if block is not None)
+
+
+def data_files(name: str, path: str | None, pattern: str) -> list[Path]:
+    """The files of a data set: at the path given, or in the folder of its name below AWQBENCH_DATA.
+
+    Raises UserError when there is no such place or no file in it matches.
+    """
+    if path is not None:
+        place = Path(path).expanduser()
+    elif root := os.environ.get("AWQBENCH_DATA"):
+        place = Path(root) / name
+    else:
+        raise UserError(
+            f"fairness set {name!r} needs its data files: set AWQBENCH_DATA to a folder that holds {name}/, "
+            f"or name them as {name}:/path"
+        )
+    found = [place] if place.is_file() else sorted(place.glob(pattern))
+    if not found:
+        raise UserError(f"fairness set {name!r}: no {pattern} in {place}")
+    return found

@@ -1,0 +1,88 @@
+"""From text to scored token ids: what the tasks and fairness suites share. Tokenisation follows lm-eval's HFLM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from awqbench.backends.base import Scored
+from awqbench.errors import InvalidMeasurement, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# One request to a worker has one deadline, so a large task is sent in pieces.
+REQUEST_SEQUENCES = 256
+
+Progress = Callable[[int, int], None]
+Pair = tuple[Sequence[int], Sequence[int]]  # context ids (at least one), continuation ids (at least one)
+
+
+class Scorer(Protocol):
+    """The part of a worker's client that scoring needs."""
+
+    def score(
+        self, sequences: Sequence[Sequence[int]], starts: Sequence[int], progress: Progress | None = None
+    ) -> list[Scored]:
+        """Log-probabilities of each sequence's own tokens from its start on."""
+
+
+def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that stands before a text without context: BOS, else EOS. Raises UserError when there is neither."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if isinstance(token, int):
+            return token
+    raise UserError("the tokenizer has neither a BOS nor an EOS token, so a text without context cannot be scored")
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool | None = None) -> list[int]:
+    """Token ids as HFLM makes them: special tokens by the tokenizer's default, never a second BOS."""
+    if special is None and text.startswith(str(tokenizer.decode([prefix_id(tokenizer)]))):
+        special = False
+    ids: list[int] = tokenizer.encode(text) if special is None else tokenizer.encode(text, add_special_tokens=special)
+    return ids
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Ids of context and continuation, split where the context's own ids end; an empty context becomes BOS."""
+    stripped = context.rstrip()
+    if not stripped:
+        prefix, ids = prefix_id(tokenizer), encode(tokenizer, context + continuation, special=False)
+        return ([prefix], ids) if ids[:1] != [prefix] else (ids[:1], ids[1:])
+    whole = encode(tokenizer, context + continuation)
+    cut = len(encode(tokenizer, stripped))
+    return whole[:cut], whole[cut:]
+
+
+def score_pairs(
+    worker: Scorer, pairs: Sequence[Pair], max_positions: int, progress: Progress | None = None
+) -> list[Scored]:
+    """Score each continuation given its context, in order; `max_positions` counts context and continuation together.
+
+    A context that is too long loses its beginning, as in HFLM. Equal pairs are computed once. Raises UserError for a
+    continuation that is empty or alone too long, InvalidMeasurement when a log-probability is not a number.
+    """
+    jobs: dict[tuple[tuple[int, ...], int], int] = {}
+    places = []
+    for context, continuation in pairs:
+        if not continuation:
+            raise UserError("a continuation without tokens of its own cannot be scored")
+        if len(continuation) >= max_positions:
+            raise UserError(f"a continuation of {len(continuation)} tokens does not fit the model's {max_positions}")
+        sequence = (*context, *continuation)[-max_positions:]
+        places.append(jobs.setdefault((sequence, len(sequence) - len(continuation)), len(jobs)))
+    unique = list(jobs)
+    order = sorted(range(len(unique)), key=lambda i: (-len(unique[i][0]), i))
+    scored: dict[int, Scored] = {}
+    for low in range(0, len(order), REQUEST_SEQUENCES):
+        piece = order[low : low + REQUEST_SEQUENCES]
+        inner = _shifted(progress, low, len(order))
+        results = worker.score([unique[i][0] for i in piece], [unique[i][1] for i in piece], inner)
+        scored.update(zip(piece, results, strict=True))
+    if any(result.nll != result.nll for result in scored.values()):
+        raise InvalidMeasurement("a log-probability is not a number")
+    return [scored[place] for place in places]
+
+
+def _shifted(progress: Progress | None, done_before: int, total: int) -> Progress | None:
+    return (lambda done, _: progress(done_before + done, total)) if progress else None

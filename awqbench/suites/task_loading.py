@@ -1,0 +1,88 @@
+"""From task names to lm-eval task objects with their data. Imports lm-eval: import it inside functions."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lm_eval.tasks
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from awqbench import resources
+from awqbench.errors import UserError
+
+_LM_EVAL = Path(lm_eval.tasks.__file__).resolve().parent
+
+
+def load_tasks(names: list[str], include_path: str | None, num_fewshot: int | None, seed: int) -> dict[str, Task]:
+    """Load tasks, groups and tags by name: this project's and the user's folders first, then lm-eval's own.
+
+    A local YAML may name its data files relative to itself, or below an environment variable ("$DATA/items.jsonl").
+    Raises UserError for a name nobody knows (with near ones) and for data that cannot be had.
+    """
+    folders = [resources.content("suites") / "tasks"]
+    if include_path is not None:
+        folders.append(Path(include_path).expanduser())
+        if not folders[-1].is_dir():
+            raise UserError(f"include_path {include_path!r} is not a folder")
+    manager = TaskManager(include_path=folders, include_defaults=False)
+    if missing := [name for name in names if name not in manager.task_index]:
+        local = manager.all_tasks
+        # Reading the 14,000 names that lm-eval ships takes many seconds, so only where they are asked for.
+        manager = TaskManager(include_path=folders, include_defaults=True)
+        for name in missing:
+            if name not in manager.task_index:
+                raise UserError(_unknown(name, manager.all_tasks, local))
+    _locate_data(manager)
+    tasks: dict[str, Task] = {}
+    for name in names:
+        tasks.update(_load(manager, name))
+    for task in tasks.values():
+        if num_fewshot is not None:
+            task.set_config(key="num_fewshot", value=num_fewshot)
+        elif task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=seed)
+    return tasks
+
+
+def _load(manager: TaskManager, name: str) -> dict[str, Task]:
+    try:
+        loaded: dict[str, Task] = manager.load(name)["tasks"]
+        for task in loaded.values():
+            len(task.eval_docs)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        offline = ", and HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else ""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"the data of task {name!r} cannot be loaded{offline}: {lines[0]}") from error
+    return loaded
+
+
+def _locate_data(manager: TaskManager) -> None:
+    """Give every local task the absolute places of its data files: lm-eval would look from the working folder."""
+    for entry in manager.task_index.values():
+        kwargs = (entry.cfg or {}).get("dataset_kwargs") or {}
+        if entry.yaml_path and "data_files" in kwargs and _LM_EVAL not in entry.yaml_path.parents:
+            files = _located(kwargs["data_files"], entry.yaml_path.parent)
+            config = load_yaml(entry.yaml_path, resolve_func=True)
+            entry.cfg = {**config, "dataset_kwargs": {**kwargs, "data_files": files}}
+            entry.yaml_path = None  # or lm-eval would read the file again
+
+
+def _located(files: Any, folder: Path) -> Any:
+    if isinstance(files, dict):
+        return {split: _located(value, folder) for split, value in files.items()}
+    if isinstance(files, list):
+        return [_located(value, folder) for value in files]
+    return files if "://" in files else str(folder / Path(os.path.expandvars(files)).expanduser())
+
+
+def _unknown(name: str, known: list[str], local: list[str]) -> str:
+    near = get_close_matches(name, known, n=4)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"unknown task {name!r}{hint} (here: {', '.join(local)}; and the {len(known)} that `lm-eval ls tasks` lists)"

@@ -1,0 +1,102 @@
+"""Task accuracy: lm-eval asks, a worker answers, and every item's answer is kept.
+
+lm-eval is imported inside functions, because that takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, cast
+
+from awqbench.suites.base import Context, Measurement, item_table
+from awqbench.suites.task_rows import task_measures
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+
+    from awqbench.record.schema import Metric
+    from awqbench.spec import TasksSpec
+
+
+def measure(context: Context) -> Measurement:
+    """Accuracy and the other metrics of each task, one row per (metric, item).
+
+    Metric ids are `tasks/<task>/<metric>`, with `[filter]`, `@<n>shot` and `+chat` where these apply. Raises UserError
+    for an unknown task, data that cannot be had, or a task that greedy decoding cannot answer.
+    """
+    suite: TasksSpec = context.suite
+    with quiet():
+        from awqbench.suites.lm import WorkerLM
+        from awqbench.suites.task_loading import load_tasks
+
+        tasks = load_tasks(suite.tasks, suite.include_path, suite.num_fewshot, context.spec.seed)
+        lm = WorkerLM(context.worker, context.tokenizer, context.progress)
+        chosen = {name: range(context.budget(_items(task, suite.limit))) for name, task in tasks.items()}
+        results = _evaluate(lm, tasks, chosen, suite.apply_chat_template)
+    metrics: list[Metric] = []
+    rows: list[dict[str, Any]] = []
+    for name, task in tasks.items():
+        protocol = _protocol(task, lm, suite.apply_chat_template)
+        figures, items = task_measures(name, task, results, lm.token_counts, protocol, suite.apply_chat_template)
+        metrics += figures
+        rows += items
+    return Measurement(metrics, item_table(rows))
+
+
+def _items(task: Task, limit: int | None) -> int:
+    return min(len(task.eval_docs), limit or len(task.eval_docs))
+
+
+def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, range], chat: bool) -> dict[str, Any]:
+    # Not simple_evaluate: it would load the tasks again and spend seconds in describing the machine.
+    from lm_eval.evaluator import evaluate
+
+    results = evaluate(
+        lm=lm, task_dict={"tasks": tasks}, samples=chosen, bootstrap_iters=0, log_samples=True,
+        apply_chat_template=chat, fewshot_as_multiturn=chat,
+    )  # fmt: skip
+    return cast(dict[str, Any], results)
+
+
+def _protocol(task: Task, lm: Any, chat: bool) -> str:
+    kind = str(task.OUTPUT_TYPE)
+    how = {
+        "multiple_choice": "the choice of largest summed log-likelihood (acc_norm: per character, acc_bytes: per byte)",
+        "loglikelihood": "log-likelihood of the continuation (acc: it is the greedy one)",
+        "loglikelihood_rolling": f"log-likelihood of whole documents in windows of {lm.rolling_window} tokens",
+        "generate_until": "greedy generation",
+    }.get(kind, kind)
+    shots = task.get_config("num_fewshot") or 0
+    prompt = "the model's chat template" if chat else "plain text"
+    return (
+        f"lm-eval {version('lm_eval')}, task version {task.VERSION}, {shots}-shot, {prompt}: {how}; "
+        f"contexts keep their last {lm.max_positions} tokens"
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep lm-eval's log, progress bars and warnings to itself: awqbench shows progress of its own."""
+    import logging
+    import warnings
+
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import datasets
+        from lm_eval.api import task as module
+
+        bar, shown = module.tqdm, datasets.is_progress_bar_enabled()
+        module.tqdm = lambda iterable, **_: iterable
+        datasets.disable_progress_bars()
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            module.tqdm = bar
+            if shown:
+                datasets.enable_progress_bars()

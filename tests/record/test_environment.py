@@ -1,0 +1,33 @@
+"""What a manifest says of the machine."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+from awqbench.record.environment import hardware, packages, usable_cores
+
+
+def test_hardware_is_plain_json_and_true_of_this_machine() -> None:
+    found = hardware()
+    assert json.loads(json.dumps(found)) == found
+    assert found["memory_bytes"] > 0
+    assert 1 <= usable_cores() == found["cores_usable"] <= found["cores_logical"]
+    assert bool(found["gpus"]) != bool(found["gpu_note"])
+
+
+def test_cpuinfo_of_another_machine(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 amx_tile sse\n\nprocessor\t: 1\n"
+    )
+    found = hardware(cpuinfo)
+    assert found["cpu"] == "Some CPU @ 2 GHz"
+    assert found["cpu_flags"] == ["avx2", "amx_tile"]
+    assert hardware(tmp_path / "absent")["cpu_flags"] == []
+
+
+def test_versions_are_the_installed_ones() -> None:
+    found = packages()
+    assert found["numpy"] == metadata.version("numpy")
+    assert found["torch"] == metadata.version("torch")
+    assert found["python"].count(".") == 2

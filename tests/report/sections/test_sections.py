@@ -1,0 +1,130 @@
+"""What each section chooses and joins."""
+
+from __future__ import annotations
+
+from awqbench.record.reader import Run
+from awqbench.record.schema import Metric
+from awqbench.report.sections.coverage import coverage
+from awqbench.report.sections.fairness import attributes, charts, worst
+from awqbench.report.sections.flips import flips
+from awqbench.report.sections.latency import latency
+from awqbench.report.sections.provenance import flat, provenance
+from awqbench.report.sections.quantization import quantization
+from awqbench.report.sections.suites import percentile_values, percentiles, suites, tail_chart
+from awqbench.report.sections.telemetry import POINTS, telemetry
+from awqbench.report.sections.verdict import cards, glance
+
+
+def test_a_card_counts_and_gives_reasons(run: Run) -> None:
+    (card,) = cards(run)
+    assert (card.candidate, card.answer) == ("awq", "fail")
+    assert card.counts == {"fail": 2, "inconclusive": 1, "pass": 3, "not judged": 1}
+    assert len(card.reasons) == 2
+    (short,) = cards(run, most=1)
+    assert short.reasons[-1] == "and 1 more, listed below"
+
+
+def test_a_pass_names_what_came_closest(run: Run) -> None:
+    assert run.verdict is not None
+    run.verdict.candidates["awq"] = "pass"
+    run.verdict.rules = [rule for rule in run.verdict.rules if rule.verdict == "pass" and rule.group is None]
+    (card,) = cards(run)
+    assert card.sentence == "may ship"
+    assert card.reasons[0].startswith("closest to its limit: divergence/")
+
+
+def test_glance_has_a_column_per_compared_backend(run: Run) -> None:
+    backends, rows = glance(run)
+    assert backends == ["awq", "rtn"]
+    assert [row.kind for row in rows][:4] == ["perplexity", "divergence", "tasks", "fairness"]
+    assert "rtn" not in next(row for row in rows if row.metric == "size/checkpoint").differences
+
+
+def test_coverage_knows_missing_from_failed(run: Run) -> None:
+    found = coverage(run)
+    assert ("reference", "divergence") not in found.cells
+    assert found.cells["rtn", "latency"].status == "failed"
+
+
+def test_worst_group_first_and_small_groups_last(run: Run) -> None:
+    views = attributes(run, "fairness")
+    origin = next(view for view in views if view.attribute == "origin")
+    candidate = [group for group in origin.groups if group.role == "candidate"]
+    assert candidate[0].group == "south"
+    assert candidate[-1].group == "islands"
+    assert candidate[-1].too_few
+    ((view, group),) = worst(views)
+    assert (view.attribute, group.group, group.candidate) == ("origin", "south", "awq")
+    drawn = charts(run, views)
+    assert all(
+        "too few items to judge" in (svg or "") for view, svg in zip(views, drawn, strict=True) if view is origin
+    )
+
+
+def test_flips_show_broken_items_first_and_count_all(run: Run) -> None:
+    tables = {table.suite: table for table in flips(run, most=3)}
+    tasks = tables["tasks"]
+    assert (tasks.candidate, tasks.total, len(tasks.items)) == ("awq", 5, 3)
+    assert all(item.broke and item.reference == "A" and item.candidate == "B" for item in tasks.items)
+    assert not flips(run)[0].items[-1].broke
+    assert "origin = south" in tables["fairness"].items[0].groups
+
+
+def test_percentiles_are_those_recorded_in_order() -> None:
+    detail = {"p99.9": 3.0, "p50": 1, "max": 9.0, "p99": None, "positions": 7}
+    metric = Metric(id="m", value=1.0, unit="nats", n=1, protocol="", detail=detail)
+    assert list(percentile_values(metric)) == ["p50", "p99.9", "max"]
+    assert percentile_values(metric.model_copy(update={"detail": {"max": 1.0}})) == {}
+
+
+def test_suite_views(run: Run) -> None:
+    views = {view.kind: view for view in suites(run)}
+    assert list(views) == ["perplexity", "divergence", "tasks", "fairness", "latency"]
+    assert len(views["divergence"].forests) == 2  # nats and shares don't share an axis
+    assert [c.result.backend for c in views["latency"].missing] == ["rtn", "reference-again"]
+    labels, rows = percentiles(views["divergence"])
+    assert labels == ["p50", "p90", "p99", "p99.9", "max"]
+    assert {row.backend for row in rows} == {"awq", "rtn", "reference-again"}
+    assert tail_chart(run, views["divergence"]) is not None
+    assert tail_chart(run, views["tasks"]) is None
+
+
+def test_latency_separates_batch_sizes_from_single_figures(run: Run) -> None:
+    view = next(view for view in suites(run) if view.kind == "latency")
+    found = latency(run, view)
+    assert found.backends == ["reference", "awq", "rtn"]
+    assert list(found.metrics["size/checkpoint"]) == ["reference", "awq"]
+    assert "ttft" in str(found.speed)
+    assert "checkpoint" in str(found.single)
+
+
+def test_telemetry_is_thinned_and_explains_what_is_missing(run: Run) -> None:
+    for cell in run.cells:
+        if cell.telemetry is not None:
+            cell.telemetry = cell.telemetry.loc[cell.telemetry.index.repeat(50)].reset_index(drop=True)
+    found = telemetry(run)
+    assert list(found.host) == ["CPU of the worker, % of one core", "Resident memory of the worker, GiB"]
+    assert not found.gpu
+    assert found.gpu_notes == ["no GPU: the NVML library was not found"]
+    assert POINTS < 40 * 50
+
+
+def test_quantization_ranks_by_share_of_the_error(run: Run) -> None:
+    view = quantization(run, most=2)[0]
+    assert [row["share"] for row in view.linears] == [0.4, 0.3]
+    assert view.total == 4
+    assert view.recipe["clip"] == "yes"
+    assert view.recipe["calibration sha256"] == "c" * 12 + "…"
+    assert view.columns[:3] == ["name", "shape", "share"]
+
+
+def test_quantization_of_an_unknown_shape_is_no_error(run: Run) -> None:
+    run.quantization = {"awq": {}, "rtn": {"linears": None, "recipe": {"bits": 4}}}
+    empty, bare = quantization(run)
+    assert (empty.linears, empty.chart, empty.columns) == ([], None, [])
+    assert bare.recipe == {"bits": "4"}
+
+
+def test_provenance_is_flat_text(run: Run) -> None:
+    assert flat({"a": {"b": True, "c": None}, "d": [1, 2], "e": []}) == {"a.b": "yes", "d": "1, 2", "e": "none"}
+    assert provenance(run).command == "awqbench run bench.toml --out 'runs/a b'"

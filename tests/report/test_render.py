@@ -1,0 +1,48 @@
+"""From a run directory to its four outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from awqbench.errors import UserError
+from awqbench.record.files import write_model
+from awqbench.record.reader import Run, load_run
+from awqbench.record.schema import Manifest
+from awqbench.report import render
+
+NAMES = ["report.html", "report.md", "junit.xml", "eval_results.yaml"]
+
+
+def test_the_same_record_gives_the_same_bytes(run_dir: Path) -> None:
+    first = [path.read_bytes() for path in render(run_dir)]
+    assert [path.read_bytes() for path in render(run_dir)] == first
+    assert [path.name for path in render(run_dir)] == NAMES
+    assert not list(run_dir.glob(".*"))
+
+
+def test_a_run_that_has_only_begun_renders(tmp_path: Path, run: Run) -> None:
+    write_model(tmp_path / "manifest.json", run.manifest)
+    for path in render(tmp_path):
+        assert path.read_text(encoding="utf-8")
+    assert "No candidate was measured" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_bare_manifest_renders(tmp_path: Path) -> None:
+    bare = Manifest(awqbench_version="0", created="yesterday", spec={}, spec_hash="s", policy_hash="p", model={})
+    write_model(tmp_path / "manifest.json", bare)
+    assert "Unnamed model" in render(tmp_path)[0].read_text(encoding="utf-8")
+
+
+def test_no_run_directory_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        render(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rendering_leaves_the_record_alone(run_dir: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.name not in NAMES and path.is_file()}
+    render(run_dir)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert load_run(run_dir).comparison is not None

@@ -1,0 +1,85 @@
+"""Encoding and scoring of context and continuation."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from awqbench.backends.base import Scored
+from awqbench.errors import InvalidMeasurement, UserError
+from awqbench.suites.likelihood import encode, encode_pair, prefix_id, score_pairs
+
+
+class CountingScorer:
+    """Costs every token its id in nats, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+
+    def score(self, sequences: Any, starts: Any, progress: Any = None) -> list[Scored]:
+        self.asked += [tuple(s) for s in sequences]
+        return [
+            Scored(-np.array(s[start:], np.float32), np.array(s[start:], np.int32))
+            for s, start in zip(sequences, starts, strict=True)
+        ]
+
+
+def test_pairs_split_where_the_context_ends(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    context, continuation = encode_pair(tiny_tokenizer, "ab ", "cd")
+    assert tiny_tokenizer.decode(context) == "ab"
+    assert tiny_tokenizer.decode(continuation) == " cd"
+
+
+def test_an_empty_context_becomes_bos(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    bos = tiny_tokenizer.bos_token_id
+    assert encode_pair(tiny_tokenizer, "", "a") == ([bos], tiny_tokenizer.encode("a"))
+    assert encode_pair(tiny_tokenizer, "", "<s>a") == ([bos], tiny_tokenizer.encode("a"))
+
+
+def test_bos_is_never_doubled(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    assert encode(tiny_tokenizer, "<s>a").count(prefix_id(tiny_tokenizer)) == 1
+
+
+def test_a_tokenizer_without_prefix_is_refused() -> None:
+    tokenizer: Any = SimpleNamespace(bos_token_id=None, eos_token_id=None)
+    with pytest.raises(UserError, match="neither a BOS nor an EOS"):
+        prefix_id(tokenizer)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 9), min_size=1, max_size=12), st.lists(st.integers(0, 9), min_size=1, max_size=5)
+        ),
+        max_size=20,
+    )
+)
+def test_order_truncation_and_duplicates(pairs: list[tuple[list[int], list[int]]]) -> None:
+    scorer = CountingScorer()
+    results = score_pairs(scorer, pairs, max_positions=8)
+    assert [result.nll for result in results] == [sum(continuation) for _, continuation in pairs]
+    assert all(len(sequence) <= 8 for sequence in scorer.asked)
+    assert [len(s) for s in scorer.asked] == sorted((len(s) for s in scorer.asked), reverse=True)
+    assert len(scorer.asked) == len({((*c, *t)[-8:], len(t)) for c, t in pairs})
+
+
+def test_continuations_that_cannot_be_scored() -> None:
+    with pytest.raises(UserError, match="8 tokens does not fit the model's 8"):
+        score_pairs(CountingScorer(), [([1], [1] * 8)], max_positions=8)
+    with pytest.raises(UserError, match="without tokens"):
+        score_pairs(CountingScorer(), [([1], [])], max_positions=8)
+
+
+def test_not_a_number_is_no_measurement() -> None:
+    class Broken(CountingScorer):
+        def score(self, sequences: Any, starts: Any, progress: Any = None) -> list[Scored]:
+            return [Scored(np.array([np.nan], np.float32), np.array([0], np.int32)) for _ in sequences]
+
+    with pytest.raises(InvalidMeasurement, match="not a number"):
+        score_pairs(Broken(), [([1], [1])], max_positions=8)

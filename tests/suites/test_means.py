@@ -1,0 +1,60 @@
+"""Means with cluster-robust intervals: hand-computed values and the two degenerate cases."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from awqbench.errors import InvalidMeasurement
+from awqbench.suites.means import cluster_interval, mean_metric
+
+
+def interval(values: list[float], clusters: list[str], **keys: object) -> tuple[float | None, float | None]:
+    return cluster_interval(np.array(values), clusters, **keys)  # type: ignore[arg-type]
+
+
+def test_singletons_give_the_ordinary_t_interval() -> None:
+    values = [1.0, 2.0, 4.0, 5.0]
+    low, high = interval(values, list("abcd"))
+    expected = stats.t.interval(0.95, 3, loc=3.0, scale=stats.sem(values))
+    assert (low, high) == pytest.approx(expected)
+
+
+def test_clusters_by_hand() -> None:
+    """Residual sums -1 and 1, so SE = sqrt(2/1 * 2) / 4 = 0.5 with one degree of freedom."""
+    low, high = interval([0.0, 1.0, 1.0, 1.0 + 1.0], ["a", "a", "b", "b"])
+    assert high is not None
+    assert low is not None
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 1) * 0.5)
+
+
+def test_one_cluster_has_no_interval() -> None:
+    assert interval([1.0, 2.0], ["a", "a"]) == (None, None)
+
+
+def test_all_right_is_not_certainty() -> None:
+    """30 of 30: the exact bound 0.025^(1/30) = 0.884 stands, not an interval of width zero."""
+    low, high = interval([1.0] * 30, [str(i) for i in range(30)], bounds=(0.0, 1.0))
+    assert high == 1.0
+    assert low == pytest.approx(0.025 ** (1 / 30))
+    assert interval([0.0] * 30, [str(i) for i in range(30)], bounds=(0.0, 1.0))[1] == pytest.approx(
+        1 - 0.025 ** (1 / 30)
+    )
+
+
+def test_log_ratio_shows_the_exponential() -> None:
+    metric = mean_metric(
+        "p", [1.0, 3.0], ["a", "b"], unit="perplexity", protocol="", higher_is_better=False, pairing="log-ratio"
+    )
+    assert metric.value == pytest.approx(math.exp(2))
+    assert metric.ci_low is not None
+    assert 0 < metric.ci_low < math.exp(2)
+
+
+@pytest.mark.parametrize(("scores", "message"), [([], "no items"), ([1.0, math.nan], "not finite")])
+def test_nothing_to_measure(scores: list[float], message: str) -> None:
+    with pytest.raises(InvalidMeasurement, match=message):
+        mean_metric("m", scores, ["a"] * len(scores), unit="", protocol="", higher_is_better=None)

@@ -1,0 +1,201 @@
+"""The tasks suite against lm-eval's own HFLM, on a tiny real model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from awqbench.errors import UserError
+from awqbench.suites.base import Context
+from awqbench.suites.tasks import measure, quiet
+
+MakeContext = Callable[..., Context]
+
+DOCS = [
+    {"q": "Two and two make", "choices": ["four", "a dozen"], "gold": 0, "cluster": "sums", "group_kind": "a"},
+    {"q": "The sky is", "choices": ["green as grass", "blue"], "gold": 1, "cluster": "sums", "group_kind": "b"},
+    {"q": "A cat says", "choices": ["woof, woof", "meow"], "gold": 1, "cluster": "pets", "group_kind": "a"},
+    {"q": "A week has seven", "choices": ["days", "years and a half"], "gold": 0, "cluster": "time", "group_kind": "b"},
+]
+
+CHOICE = """
+task: tiny_choice
+dataset_path: json
+dataset_kwargs: {data_files: {test: docs.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{q}}"
+doc_to_choice: choices
+doc_to_target: gold
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+  - {metric: acc_norm, aggregation: mean, higher_is_better: true}
+  - {metric: brier_score, aggregation: brier_score, higher_is_better: false}
+  - {metric: f1, aggregation: f1, higher_is_better: true}
+"""
+
+ROLLING = """
+task: tiny_rolling
+dataset_path: json
+dataset_kwargs: {data_files: {test: docs.jsonl}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{q * 200}}"
+metric_list:
+  - {metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
+  - {metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}
+"""
+
+GENERATE = """
+task: tiny_generate
+dataset_path: json
+dataset_kwargs: {data_files: {test: docs.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{q}}"
+doc_to_target: "{{choices[gold]}}"
+generation_kwargs: {until: ["%s"], max_gen_toks: 12, do_sample: %s}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in DOCS))
+    (tmp_path / "choice.yaml").write_text(CHOICE)
+    (tmp_path / "rolling.yaml").write_text(ROLLING)
+    (tmp_path / "generate.yaml").write_text(GENERATE % ("~", "false"))
+    return tmp_path
+
+
+def hflm_samples(model_dir: Path, folder: Path, task: str, max_length: int) -> dict[str, Any]:
+    """The same task through lm-eval's own Hugging Face model."""
+    with quiet():
+        from lm_eval.evaluator import evaluate
+        from lm_eval.models.huggingface import HFLM
+
+        from awqbench.suites.task_loading import load_tasks
+
+        tasks = load_tasks([task], str(folder), None, 0)
+        lm = HFLM(pretrained=str(model_dir), device="cpu", dtype="float32", batch_size=2, max_length=max_length)
+        results: dict[str, Any] = evaluate(lm=lm, task_dict={"tasks": tasks}, bootstrap_iters=0)
+    return results
+
+
+def test_choices_agree_with_hflm(make_context: MakeContext, folder: Path, tiny_llama: Path) -> None:
+    measured = measure(make_context("tasks", tasks=["tiny_choice"], include_path=str(folder)))
+    theirs = hflm_samples(tiny_llama, folder, "tiny_choice", 2048)
+    for sample in theirs["samples"]["tiny_choice"]:
+        for metric in ("acc", "acc_norm", "brier_score"):
+            rows = measured.items[measured.items.metric == f"tasks/tiny_choice/{metric}"]
+            (row,) = rows[rows.item_id.str.startswith(f"tiny_choice/{sample['doc_id']}-")].to_dict("records")
+            likelihoods = [response[0][0] for response in sample["resps"]]
+            doc = sample["doc"]
+            assert row["nll"] == pytest.approx(-likelihoods[doc["gold"]], rel=1e-4)
+            assert row["gold"] == doc["choices"][doc["gold"]]
+            assert row["tokens"] == len(doc["choices"][doc["gold"]]) + 1
+            assert row["cluster"] == doc["cluster"]
+            assert row["group_kind"] == doc["group_kind"]
+            if metric == "brier_score":
+                continue
+            divisors = [len(c) if metric == "acc_norm" else 1 for c in doc["choices"]]
+            best = max(range(2), key=lambda place: likelihoods[place] / divisors[place])
+            assert row["prediction"] == doc["choices"][best]
+            assert row["score"] == sample[metric] == float(row["correct"])
+    values = {metric.id.split("/")[-1]: metric for metric in measured.metrics}
+    for metric in ("acc", "acc_norm", "brier_score", "f1"):
+        assert values[metric].value == pytest.approx(theirs["results"]["tiny_choice"][f"{metric},none"], rel=1e-4)
+    assert values["f1"].pairing == "none"
+    assert "tasks/tiny_choice/f1" not in set(measured.items.metric)
+    assert values["acc"].n == 4
+    assert values["acc"].detail["clusters"] == 3
+
+
+def test_rolling_agrees_with_hflm(make_context: MakeContext, folder: Path, tiny_llama: Path) -> None:
+    """Documents of 2000 to 3200 tokens: more than one window, in the model's 2048 positions."""
+    measured = measure(make_context("tasks", tasks=["tiny_rolling"], include_path=str(folder)))
+    theirs = hflm_samples(tiny_llama, folder, "tiny_rolling", 2047)
+    rows = measured.items[measured.items.metric == "tasks/tiny_rolling/word_perplexity@document"]
+    expected = [-sample["resps"][0][0] for sample in theirs["samples"]["tiny_rolling"]]
+    assert rows.nll.tolist() == pytest.approx(expected, rel=1e-4)
+    assert rows.tokens.tolist() == [len(doc["q"]) * 200 for doc in DOCS]
+    by_id = {metric.id: metric for metric in measured.metrics}
+    perplexity = by_id["tasks/tiny_rolling/word_perplexity@document"]
+    assert perplexity.value == pytest.approx(math.exp(rows.score.mean()))
+    weighted = theirs["results"]["tiny_rolling"]["word_perplexity,none"]
+    assert perplexity.detail["lm_eval"] == pytest.approx(weighted, rel=1e-4)
+
+
+def test_generation_agrees_with_hflm(make_context: MakeContext, folder: Path, tiny_llama: Path) -> None:
+    measured = measure(make_context("tasks", tasks=["tiny_generate"], include_path=str(folder)))
+    theirs = hflm_samples(tiny_llama, folder, "tiny_generate", 2048)
+    expected = [str(sample["filtered_resps"][0]) for sample in theirs["samples"]["tiny_generate"]]
+    assert measured.items.prediction.tolist() == expected
+    assert measured.items.gold.tolist() == ["four", "blue", "meow", "days"]
+    assert measured.items.tokens.max() <= 12
+
+
+def test_share_and_limit_take_leading_items(make_context: MakeContext, folder: Path) -> None:
+    limited = measure(make_context("tasks", tasks=["tiny_choice"], include_path=str(folder), limit=3))
+    shared = measure(make_context("tasks", share=0.5, tasks=["tiny_choice"], include_path=str(folder)))
+    assert limited.metrics[0].n == 3
+    assert shared.metrics[0].n == 2
+    assert set(shared.items.item_id) < set(limited.items.item_id)
+
+
+def test_fewshot_has_an_id_of_its_own(make_context: MakeContext, folder: Path) -> None:
+    text = CHOICE.replace("tiny_choice", "tiny_shots") + "fewshot_split: test\n"
+    (folder / "shots.yaml").write_text(text)
+    measured = measure(make_context("tasks", tasks=["tiny_shots"], include_path=str(folder), num_fewshot=1))
+    assert measured.metrics[0].id == "tasks/tiny_shots/acc@1shot"
+    assert "1-shot" in measured.metrics[0].protocol
+
+
+def test_own_task_loads_and_is_quiet(make_context: MakeContext, capfd: pytest.CaptureFixture[str]) -> None:
+    measured = measure(make_context("tasks", tasks=["awqbench_commonplace"], limit=8))
+    assert [metric.id for metric in measured.metrics] == [
+        "tasks/awqbench_commonplace/acc",
+        "tasks/awqbench_commonplace/acc_norm",
+    ]
+    assert measured.items.item_id.is_unique is False
+    assert measured.items.groupby("metric").item_id.nunique().tolist() == [8, 8]
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_sampling_is_refused(make_context: MakeContext, folder: Path) -> None:
+    (folder / "generate.yaml").write_text(GENERATE % ("~", "true"))
+    with pytest.raises(UserError, match="greedy decoding only"):
+        measure(make_context("tasks", tasks=["tiny_generate"], include_path=str(folder)))
+
+
+def test_chat_template_that_is_not_there(make_context: MakeContext, folder: Path) -> None:
+    with pytest.raises(UserError, match="no chat template"):
+        measure(make_context("tasks", tasks=["tiny_choice"], include_path=str(folder), apply_chat_template=True))
+
+
+def test_missing_data_is_named(make_context: MakeContext, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    text = CHOICE.replace("tiny_choice", "tiny_lost").replace("docs.jsonl", "$NOT_THERE/lost.jsonl")
+    (folder / "lost.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"tiny_lost.*NOT_THERE"):
+        measure(make_context("tasks", tasks=["tiny_lost"], include_path=str(folder)))
+
+
+def test_include_path_must_be_a_folder(make_context: MakeContext) -> None:
+    with pytest.raises(UserError, match="not a folder"):
+        measure(make_context("tasks", tasks=["x"], include_path="/nowhere/at/all"))
+
+
+@pytest.mark.slow
+def test_unknown_task_names_near_ones(make_context: MakeContext) -> None:
+    """Slow because lm-eval's 14,000 names are read before a name is called unknown."""
+    with pytest.raises(UserError, match=r"did you mean .*'awqbench_commonplace'"):
+        measure(make_context("tasks", tasks=["awqbench_commonplac"]))

@@ -1,0 +1,82 @@
+"""The doctor finds what is missing, and runs where it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+import awqbench
+from awqbench import doctor
+from awqbench.doctor import Check, diagnose
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("AWQBENCH_CACHE", str(tmp_path))
+    monkeypatch.delenv("AWQBENCH_DATA", raising=False)
+
+
+def by_name() -> dict[str, Check]:
+    return {check.name: check for check in diagnose()}
+
+
+def test_every_area_is_answered_and_what_is_missing_has_a_hint() -> None:
+    found = by_name()
+    assert {"python", "packages", "torch", "c++ compiler", "gpu", "cuda", "nvcc", "demo model", "demo text"} <= set(
+        found
+    )
+    assert {"hugging face hub", "local data", "content: kernels", "content: suites", "content: reports", "disk"} <= set(
+        found
+    )
+    assert found["python"].status == "ok"
+    assert found["torch"].status == "ok"
+    assert found["hugging face hub"].message == "not used: HF_HUB_OFFLINE is set"
+    assert all(check.hint for check in found.values() if check.status == "missing")
+    json.dumps([asdict(check) for check in found.values()])
+
+
+def test_a_folder_of_data_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWQBENCH_DATA", str(tmp_path / "gone"))
+    assert by_name()["local data"].status == "missing"
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    found = by_name()
+    assert found["c++ compiler"].status == "warn"
+    assert found["nvcc"].status == "warn"
+
+
+def test_a_check_that_breaks_is_a_finding_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def _disk() -> Iterator[Check]:
+        raise OSError("no such device")
+
+    monkeypatch.setattr(doctor, "_disk", _disk)
+    assert by_name()["disk"] == Check("disk", "missing", "OSError: no such device")
+
+
+def test_it_runs_on_the_standard_library_alone() -> None:
+    # -S leaves site-packages out: pydantic, torch, psutil and the rest are absent.
+    package = Path(awqbench.__file__).resolve().parent
+    script = f"""
+import sys, types, json, dataclasses
+package = types.ModuleType("awqbench"); package.__path__ = [{str(package)!r}]; sys.modules["awqbench"] = package
+from awqbench.doctor import diagnose
+print(json.dumps([dataclasses.asdict(check) for check in diagnose()]))
+"""
+    done = subprocess.run([sys.executable, "-S", "-I", "-c", script], capture_output=True, text=True, check=True)
+    found = {check["name"]: check for check in json.loads(done.stdout)}
+    assert found["packages"]["status"] == "missing"
+    assert "pydantic" in found["packages"]["message"]
+    assert "lm-eval" in found["packages"]["message"]
+    assert found["packages"]["hint"].startswith("pip install ")
+    assert found["torch"]["status"] == "missing"
+    assert found["demo text"]["status"] == "warn"

@@ -1,0 +1,311 @@
+"""Rules to verdicts: planted harms are found and named, and what cannot be judged says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from awqbench.compare import Cell, compare_tables
+from awqbench.errors import ExitCode, UserError
+from awqbench.gate import exit_code, judge, policy_hash
+from awqbench.record.schema import CellResult, Metric, Verdict
+from awqbench.spec import GateSpec
+from awqbench.suites.base import item_table
+
+SHARE = {"unit": "share", "higher_is_better": True, "pairing": "difference"}
+PPL = {"unit": "perplexity", "higher_is_better": False, "pairing": "log-ratio"}
+KL = {"unit": "nats per token", "higher_is_better": False, "pairing": "to-reference"}
+RATE = {"unit": "tokens/s", "higher_is_better": True, "pairing": "ratio-of-medians"}
+SIZE = {"unit": "bytes", "higher_is_better": False, "pairing": "none"}
+ROLES = {"reference": "reference", "rtn": "control", "reference-again": "noise"}
+
+
+def cell(backend: str, metric: str, scores: Any, kind: dict[str, Any], suite: str = "s", **columns: Any) -> Cell:
+    scores = np.asarray(scores, dtype=float)
+    rows = [
+        {"metric": metric, "item_id": f"i{i:05d}", "score": s, **{k: v[i] for k, v in columns.items()}}
+        for i, s in enumerate(scores)
+    ]
+    value = float(np.median(scores)) if kind is RATE else float(scores.mean())
+    result = CellResult(
+        backend=backend,
+        suite=suite,
+        kind="tasks",
+        role=ROLES.get(backend, "candidate"),
+        key="k",
+        status="ok",
+        metrics=[Metric(id=metric, value=value, n=len(scores), protocol="p", **kind)],
+    )
+    return Cell(result, item_table([] if kind is SIZE else rows))
+
+
+def decide(cells: list[Cell], *gates: GateSpec, **options: Any) -> Verdict:
+    comparison = compare_tables(cells, "reference", None)
+    return judge(gates, cells, comparison, "reference", policy_hash=policy_hash(gates), **options)
+
+
+def accuracy(flipped: int, n: int, **columns: Any) -> list[Cell]:
+    """Reference all right; the candidate's first `flipped` items wrong."""
+    right = np.ones(n)
+    wrong = right.copy()
+    wrong[:flipped] = 0
+    return [
+        cell("reference", "tasks/a", right, SHARE, correct=right == 1, **columns),
+        cell("awq", "tasks/a", wrong, SHARE, correct=wrong == 1, **columns),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flipped", "n", "verdict", "code"),
+    [(2, 1000, "pass", 0), (150, 1000, "fail", 1), (0, 30, "inconclusive", 3), (33, 1000, "inconclusive", 3)],
+)
+def test_three_verdicts_and_their_exit_codes(flipped: int, n: int, verdict: str, code: int) -> None:
+    result = decide(accuracy(flipped, n), GateSpec(metric="tasks/*", margin=0.03))
+    assert (result.overall, exit_code(result)) == (verdict, code)
+    assert result.candidates == {"awq": verdict}
+    (rule,) = result.rules
+    assert rule.estimate == pytest.approx(flipped / n)
+    assert rule.lower < rule.estimate < rule.upper
+    assert (rule.n_needed is not None) == (verdict == "inconclusive")
+    assert rule.n_needed is None or rule.n_needed > n
+
+
+def test_reasons_are_sentences_with_numbers_and_units() -> None:
+    worse = np.log(1.098) + np.random.default_rng(0).normal(0, 0.02, 60)
+    base = np.random.default_rng(1).normal(3, 0.3, 60)
+    cells = [cell("reference", "perplexity/t@64", base, PPL), cell("awq", "perplexity/t@64", base + worse, PPL)]
+    (rule,) = decide(cells, GateSpec(metric="perplexity/*", margin=0.05, unit="relative")).rules
+    assert rule.verdict == "fail"
+    assert rule.estimate == pytest.approx(np.expm1(worse.mean()))
+    assert rule.reason.startswith("perplexity/t@64 is 9.")
+    assert "% worse than that of reference (95 % bound " in rule.reason
+    assert rule.reason.endswith("limit 5 %")
+
+
+def test_an_absolute_margin_on_perplexity_is_in_perplexity() -> None:
+    base = np.linspace(2.9, 3.1, 40)
+    shift = np.log(1.02) + np.tile([0.001, -0.001], 20)
+    cells = [cell("reference", "perplexity/t", base, PPL), cell("awq", "perplexity/t", base + shift, PPL)]
+    (rule,) = decide(cells, GateSpec(metric="perplexity/*", margin=0.5)).rules
+    assert rule.unit == "perplexity"
+    assert rule.estimate == pytest.approx(np.exp(base.mean()) * 0.02, rel=1e-3)
+    assert rule.verdict == "pass"
+
+
+def test_a_distance_is_its_own_loss_without_a_cell_of_the_reference() -> None:
+    scores = np.random.default_rng(0).gamma(20, 0.001, 50)
+    (rule,) = decide([cell("awq", "divergence/kl", scores, KL)], GateSpec(metric="divergence/*", margin=0.1)).rules
+    assert rule.verdict == "pass"
+    assert rule.estimate == pytest.approx(scores.mean())
+    with pytest.raises(UserError, match="absolute"):
+        decide([cell("awq", "divergence/kl", scores, KL)], GateSpec(metric="divergence/*", margin=0.1, unit="relative"))
+
+
+def test_throughput_loses_when_it_falls() -> None:
+    rng = np.random.default_rng(0)
+    fast, slow = rng.normal(100, 1, 40), rng.normal(80, 1, 40)
+    cells = [cell("reference", "latency/rate", fast, RATE), cell("awq", "latency/rate", slow, RATE)]
+    (rule,) = decide(cells, GateSpec(metric="latency/*", margin=0.1, unit="relative")).rules
+    assert rule.verdict == "fail"
+    assert rule.estimate == pytest.approx(0.2, abs=0.02)
+    (rule,) = decide(cells, GateSpec(metric="latency/*", margin=0.3, unit="relative")).rules
+    assert rule.verdict == "pass"
+    with pytest.raises(UserError, match="never be exceeded"):
+        decide(cells, GateSpec(metric="latency/*", margin=1.0, unit="relative"))
+
+
+def test_a_single_figure_is_compared_as_it_is() -> None:
+    cells = [cell("reference", "size/checkpoint", [400], SIZE), cell("awq", "size/checkpoint", [100], SIZE)]
+    (rule,) = decide(cells, GateSpec(metric="size/*", margin=0)).rules
+    assert rule.verdict == "pass"
+    assert rule.upper is None
+    assert "300 bytes better" in rule.reason
+    cells[1] = cell("awq", "size/checkpoint", [401], SIZE)
+    assert decide(cells, GateSpec(metric="size/*", margin=0)).overall == "fail"
+
+
+def test_identical_outputs_meet_a_zero_margin_only_where_they_are_strong_evidence() -> None:
+    base = np.linspace(2, 4, 20)
+    cells = [cell("reference", "perplexity/t", base, PPL), cell("awq", "perplexity/t", base, PPL)]
+    assert decide(cells, GateSpec(metric="*", margin=0, unit="relative")).overall == "pass"
+    (rule,) = decide(accuracy(0, 500), GateSpec(metric="*", margin=0)).rules
+    assert (rule.verdict, rule.n_needed) == ("inconclusive", None)
+    assert "no realistic number" in rule.reason
+
+
+def planted() -> list[Cell]:
+    """4 % of all answers flip either way; in one group of five, another 25 % turn wrong."""
+    rng = np.random.default_rng(3)
+    n = 2000
+    group = np.array(list("abcde"))[np.arange(n) % 5]
+    before = rng.random(n) < 0.7
+    after = np.where(rng.random(n) < 0.04, ~before, before)
+    after &= ~((group == "d") & (rng.random(n) < 0.25))
+    columns = {"group_region": group, "group_rare": np.where(np.arange(n) < 7, "few", "many")}
+    return [
+        cell("reference", "fairness/acc", before, SHARE, correct=before, **columns),
+        cell("awq", "fairness/acc", after, SHARE, correct=after, **columns),
+    ]
+
+
+def test_a_harm_to_one_group_is_named_while_the_average_passes() -> None:
+    average = GateSpec(metric="fairness/*", margin=0.08)
+    groups = GateSpec(metric="fairness/*", margin=0.05, attribute="*")
+    result = decide(planted(), average, groups)
+    by_group = {(rule.attribute, rule.group): rule for rule in result.rules}
+    assert by_group[None, None].verdict == "pass"
+    assert [key for key, rule in by_group.items() if rule.verdict == "fail"] == [("region", "d")]
+    assert by_group["region", "d"].kind == "difference-in-differences"
+    assert "fairness/acc for region = d lost" in by_group["region", "d"].reason
+    assert exit_code(result) == ExitCode.GATE_FAILED
+
+
+def test_a_group_that_is_too_small_is_listed_and_holds_nothing_up() -> None:
+    result = decide(planted(), GateSpec(metric="fairness/*", margin=0.9, attribute="rare"))
+    assert result.overall == "inconclusive"  # nothing could be judged: both sides need the items
+    assert all("not judged: " in rule.reason and "20 are needed on each side" in rule.reason for rule in result.rules)
+    result = decide(planted(), GateSpec(metric="fairness/*", margin=0.5, attribute="*"))
+    assert result.overall == "pass"
+
+
+def test_holm_keeps_many_rules_from_failing_by_chance() -> None:
+    rng = np.random.default_rng(5)
+    cells = []
+    for k in range(40):  # the true loss is exactly the margin, the hardest case
+        scores = np.zeros(50), -rng.normal(0.1, 1, 50)
+        cells += [cell(name, f"m{k}", x, SHARE, f"s{k}") for name, x in zip(("reference", "awq"), scores, strict=True)]
+    result = decide(cells, GateSpec(metric="*", margin=0.1))
+    alone = [rule for rule in result.rules if rule.p_worse < 0.05]
+    assert alone
+    assert result.overall == "inconclusive"
+    assert all("beyond it taken alone, but not among 40 rules" in rule.reason for rule in alone)
+    assert all(rule.p_holm >= rule.p_worse for rule in result.rules)
+
+
+@pytest.mark.parametrize(("policy", "verdict"), [("pass", "pass"), ("fail", "fail"), ("inconclusive", "inconclusive")])
+def test_a_policy_may_map_an_open_question(policy: Any, verdict: str) -> None:
+    result = decide(accuracy(0, 30), GateSpec(metric="*", margin=0.03, on_inconclusive=policy))
+    assert result.overall == verdict
+    assert "undecided" in result.rules[0].reason
+
+
+def test_controls_are_judged_only_when_named() -> None:
+    cells = [*accuracy(0, 500), cell("rtn", "tasks/a", np.zeros(500), SHARE)]
+    assert decide(cells, GateSpec(metric="*", margin=0.03)).candidates == {"awq": "pass"}
+    assert decide(cells, GateSpec(metric="*", margin=0.03, candidates=["rtn"])).candidates == {"rtn": "fail"}
+    with pytest.raises(UserError, match="awqq"):
+        decide(cells, GateSpec(metric="*", margin=0.03, candidates=["awqq"]))
+
+
+def test_a_rule_that_fits_nothing_names_what_there_is() -> None:
+    with pytest.raises(UserError, match="tasks/a"):
+        decide(accuracy(0, 50), GateSpec(metric="task/*", margin=0.03))
+    with pytest.raises(UserError, match="region"):
+        decide(planted(), GateSpec(metric="*", margin=0.03, attribute="regoin"))
+    with pytest.raises(UserError, match="cluster by"):
+        decide(accuracy(0, 50), GateSpec(metric="*", margin=0.03, cluster="template"))
+
+
+def test_a_metric_without_a_better_side_needs_a_two_sided_rule() -> None:
+    rng = np.random.default_rng(0)
+    kind = {"unit": "share", "higher_is_better": None, "pairing": "difference"}
+    before = rng.random(800) < 0.5
+    after = np.where(rng.random(800) < 0.3, True, before)
+    cells = [cell("reference", "stereotype", before, kind), cell("awq", "stereotype", after, kind)]
+    with pytest.raises(UserError, match="two"):
+        decide(cells, GateSpec(metric="*", margin=0.05))
+    assert decide(cells, GateSpec(metric="*", margin=0.05, sided="two")).overall == "fail"
+    swapped = [cell("reference", "stereotype", after, kind), cell("awq", "stereotype", before, kind)]
+    assert decide(swapped, GateSpec(metric="*", margin=0.05, sided="two")).overall == "fail"
+    assert decide(swapped, GateSpec(metric="*", margin=0.3, sided="two")).overall == "pass"
+
+
+@pytest.mark.parametrize("broken", ["reference", "awq"])
+def test_a_failed_cell_makes_the_measurement_invalid(broken: str) -> None:
+    cells = accuracy(0, 500)
+    if broken == "reference":
+        cells.append(cell("awq", "tasks/b", np.ones(500), SHARE, "t"))
+    else:
+        cells.append(cell("reference", "tasks/b", np.ones(500), SHARE, "t"))
+    lost = CellResult(
+        backend=broken,
+        suite="t",
+        kind="tasks",
+        role=ROLES.get(broken, "candidate"),
+        key="k",
+        status="failed",
+        reason="out of memory",
+    )
+    result = decide([*cells, Cell(lost, item_table([]))], GateSpec(metric="tasks/*", margin=0.03))
+    assert exit_code(result) == ExitCode.MEASUREMENT_FAILED
+    assert result.overall == "inconclusive"
+    assert len(result.invalid) == 1
+    assert ("out of memory" if broken == "awq" else "reference has no figure") in result.invalid[0]
+
+
+def test_scores_that_are_not_numbers_are_invalid() -> None:
+    cells = [
+        cell("reference", "perplexity/t", np.ones(20), PPL),
+        cell("awq", "perplexity/t", [np.nan] + [1.0] * 19, PPL),
+    ]
+    result = decide(cells, GateSpec(metric="*", margin=0.03, unit="relative"))
+    assert exit_code(result) == ExitCode.MEASUREMENT_FAILED
+    assert "1 of 20 values" in result.invalid[0]
+
+
+def test_an_earlier_run_of_the_same_candidate_is_a_baseline() -> None:
+    earlier, now = accuracy(100, 1000), accuracy(102, 1000)
+    gate = GateSpec(metric="*", margin=0.02)
+    assert decide(now, gate).overall == "fail"
+    result = decide(now, gate, baseline_cells=earlier)
+    assert result.overall == "pass"
+    assert result.rules[0].estimate == pytest.approx(0.002)
+    with pytest.raises(UserError, match="500 items of tasks/a and this run 1000, of which 500"):
+        decide(now, gate, baseline_cells=accuracy(50, 500))
+
+
+def test_a_stored_baseline_needs_no_predictions() -> None:
+    stored = [Cell(c.result, c.items[["metric", "item_id", "cluster", "score", "correct"]]) for c in accuracy(0, 500)]
+    gate = GateSpec(metric="*", margin=0.03)
+    assert decide(accuracy(0, 500), gate, baseline_cells=stored).overall == "pass"
+    kl = [cell("awq", "divergence/kl", np.full(30, 0.02) + np.arange(30) * 1e-4, KL)]
+    assert decide(kl, gate, baseline_cells=kl).rules[0].estimate == 0
+
+
+def test_the_policy_hash_is_that_of_the_rules() -> None:
+    gates = [GateSpec(metric="a", margin=0.1), GateSpec(metric="b", margin=0.1)]
+    assert policy_hash(gates) == policy_hash([gate.model_copy() for gate in gates])
+    assert policy_hash(gates) != policy_hash([gates[0], gates[1].model_copy(update={"margin": 0.2})])
+
+
+def test_no_rules_show_nothing_and_fail_nothing() -> None:
+    result = decide(accuracy(0, 30))
+    assert result.overall == "inconclusive"
+    assert exit_code(result) == ExitCode.DONE
+
+
+def test_clusters_widen_what_a_rule_may_conclude() -> None:
+    flipped = np.zeros(600)
+    flipped[:24] = 1
+    clusters = [f"c{i // 12}" for i in range(600)]
+    alone, together = (
+        decide(
+            [
+                cell("reference", "m", np.ones(600), SHARE, **columns),
+                cell("awq", "m", 1 - flipped, SHARE, **columns),
+            ],
+            GateSpec(metric="*", margin=0.06),
+        )
+        for columns in ({}, {"cluster": clusters})
+    )
+    assert (alone.overall, together.overall) == ("pass", "inconclusive")
+
+
+def test_items_are_data_frames_as_parquet_gives_them() -> None:
+    cells = accuracy(3, 400)
+    plain = [Cell(c.result, pd.DataFrame(c.items.to_dict("records"))) for c in cells]
+    gate = GateSpec(metric="*", margin=0.03)
+    assert decide(plain, gate).rules == decide(cells, gate).rules

@@ -1,0 +1,111 @@
+"""What a spec makes the run do, in which order, and what each job's key depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from awqbench.errors import UserError
+from awqbench.plan import NOISE, Plan, make_plan
+from awqbench.sources.models import ResolvedModel
+from awqbench.spec import parse_spec
+
+SPEC: dict[str, Any] = {
+    "quantize": {"calibration": "pydoc-topics[:50%]"},
+    "suites": {
+        "perplexity": {"text": "pydoc-topics[50%:]", "window": 64, "windows": 2},
+        "divergence": {"text": "pydoc-topics[50%:]", "window": 64, "windows": 2},
+        "latency": {"repeats": 2},
+    },
+}
+
+
+def plan(**changes: Any) -> Plan:
+    model = ResolvedModel(Path("unused"), "m", "path")
+    return make_plan(parse_spec({**SPEC, **changes}), model, changes.pop("model_hash", "weights-1"))
+
+
+def keys(made: Plan) -> dict[str, str]:
+    return {job.id: job.key for job in made.jobs}
+
+
+def test_jobs_and_their_order() -> None:
+    assert [job.id for job in plan().jobs] == [
+        "checkpoint/awq",
+        "checkpoint/rtn",
+        "cell/reference/perplexity",
+        "logprobs/divergence",
+        "cell/reference-again/perplexity",
+        "cell/reference-again/divergence",
+        "cell/awq/perplexity",
+        "cell/awq/divergence",
+        "cell/rtn/perplexity",
+        "cell/rtn/divergence",
+        "cell/reference/latency",
+        "cell/reference-again/latency",
+        "cell/awq/latency",
+        "cell/rtn/latency",
+    ]
+
+
+def test_every_job_comes_after_what_it_needs() -> None:
+    made, seen = plan(), set()
+    for job in made.jobs:
+        assert set(job.needs) <= seen
+        seen.add(job.id)
+    assert made.job("cell/awq/divergence").needs == ("checkpoint/awq", "logprobs/divergence")
+
+
+def test_the_noise_floor_is_the_reference_in_other_batches() -> None:
+    made = plan(noise_floor={"batch_size": 5, "share": 0.25})
+    assert made.noise_floor == NOISE
+    assert made.backend(NOISE).kind == "reference"
+    assert made.backend(NOISE).batch_size == 5
+    assert {job.share for job in made.jobs if job.backend == NOISE} == {0.25}
+    assert plan(noise_floor={"enabled": False}).noise_floor is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "touched"),
+    [
+        ({"model": {"dtype": "bfloat16"}}, {"checkpoint", "reference", "again", "awq", "rtn", "logprobs"}),
+        ({"backends": {"reference": {"kind": "reference"}, "awq": {"kind": "awq", "quantize": {"bits": 3}}, "rtn": {"kind": "rtn"}}}, {"/awq"}),
+        ({"noise_floor": {"batch_size": 7}}, {"again"}),
+        ({"gates": [{"metric": "*", "margin": 0.1}]}, set()),
+        ({"telemetry_interval_s": 2.0}, set()),
+    ],
+)  # fmt: skip
+def test_a_change_touches_the_cells_it_can_change(changes: dict[str, Any], touched: set[str]) -> None:
+    before, after = keys(plan()), keys(plan(**changes))
+    changed = {name for name in before if before[name] != after[name]}
+    for name in before:
+        assert (name in changed) == any(mark in name for mark in touched), name
+
+
+def test_a_suite_change_touches_that_suite_alone() -> None:
+    suites = {**SPEC["suites"], "perplexity": {"text": "pydoc-topics[50%:]", "window": 64, "windows": 3}}
+    before, after = keys(plan()), keys(plan(suites=suites))
+    assert {name for name in before if before[name] != after[name]} == {n for n in before if n.endswith("/perplexity")}
+
+
+def test_other_calibration_text_touches_checkpoints_and_their_cells() -> None:
+    before, after = keys(plan()), keys(plan(quantize={"calibration": "pydoc-topics[:40%]"}))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {name for name in before if "/awq" in name or "/rtn" in name}
+
+
+def test_a_subset_of_backends_keeps_the_reference() -> None:
+    suites = {"perplexity": {**SPEC["suites"]["perplexity"], "backends": ["awq"]}}
+    cells = [job.id for job in plan(suites=suites).jobs if job.kind == "cell"]
+    assert cells == ["cell/reference/perplexity", "cell/reference-again/perplexity", "cell/awq/perplexity"]
+
+
+def test_mistakes_are_found_before_anything_runs() -> None:
+    with pytest.raises(UserError, match="taken by the noise floor"):
+        plan(backends={"reference": {"kind": "reference"}, NOISE: {"kind": "awq"}})
+    with pytest.raises(UserError, match="no folder at"):
+        plan(backends={"reference": {"kind": "reference"}, "a": {"kind": "awq", "checkpoint": "none/here"}})
+    with pytest.raises(UserError, match="unknown text"):
+        plan(suites={"perplexity": {"text": "nonesuch"}})

@@ -1,0 +1,150 @@
+"""A real worker process with a real tiny model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from awqbench.errors import UserError
+from awqbench.worker.client import Worker, WorkerFailed
+
+OPTIONS = {"dtype": "float32", "device": "cpu", "threads": 1, "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def worker(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    log = tmp_path_factory.mktemp("log") / "log.txt"
+    with Worker("reference", {**OPTIONS, "model_dir": str(tiny_llama)}, log) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama: Path) -> torch.nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
+
+
+def expected(model: torch.nn.Module, ids: list[int]) -> np.ndarray:
+    with torch.no_grad():
+        return torch.log_softmax(model(torch.tensor([ids])).logits[0].double(), -1).numpy()
+
+
+def sequence(length: int, seed: int) -> list[int]:
+    return np.random.default_rng(seed).integers(3, 250, length).tolist()
+
+
+def test_describes_itself(worker: Worker) -> None:
+    assert worker.description["vocab_size"] == 259
+    assert worker.description["max_positions"] == 2048
+    assert worker.description["kernel"] == "torch dense"
+    assert worker.description["weight_bytes"] > 259 * 64 * 4
+
+
+def test_scores_sequences_of_unlike_length_in_order(worker: Worker, model: torch.nn.Module) -> None:
+    sequences = [sequence(n, n) for n in (5, 40, 2, 17, 40, 9, 33)]
+    starts = [1, 10, 1, 16, 1, 4, 2]
+    seen: list[tuple[int, int]] = []
+    scored = worker.score(sequences, starts, lambda done, total: seen.append((done, total)))
+    for ids, start, got in zip(sequences, starts, scored, strict=True):
+        table = expected(model, ids)
+        positions = range(start, len(ids))
+        np.testing.assert_allclose(got.logprobs, [table[t - 1, ids[t]] for t in positions], atol=2e-5)
+        assert got.argmax.tolist() == [int(table[t - 1].argmax()) for t in positions]
+    assert seen[-1] == (len(sequences), len(sequences))
+
+
+def test_scores_nothing(worker: Worker) -> None:
+    assert worker.score([], []) == []
+
+
+@pytest.mark.parametrize("path", ["prefill", "decode"])
+def test_full_logprobs_agree_on_both_paths(worker: Worker, model: torch.nn.Module, path: str) -> None:
+    ids = sequence(150, 1)  # longer than one chunk
+    table = np.concatenate(list(worker.logprobs(ids, 1, path)))
+    assert table.dtype == np.float32
+    np.testing.assert_allclose(table, expected(model, ids)[:-1], atol=5e-5)
+    np.testing.assert_allclose(np.exp(table.astype(np.float64)).sum(1), 1.0, atol=1e-5)
+
+
+def test_an_abandoned_stream_does_not_spoil_the_next_request(worker: Worker) -> None:
+    stream = worker.logprobs(sequence(400, 2), 1, "prefill")
+    next(stream)
+    stream.close()
+    assert worker.memory()["host_peak"] > 0
+
+
+def test_generates_greedily_and_stops(worker: Worker, model: torch.nn.Module) -> None:
+    prompt = sequence(6, 3)
+    free = worker.generate([prompt], 8, [])[0]
+    assert len(free) == 8
+    ids = list(prompt)
+    for token in free:
+        assert token == int(expected(model, ids)[-1].argmax())
+        ids.append(token)
+    stop = free[3]
+    assert worker.generate([prompt], 8, [stop])[0] == free[: free.index(stop)]
+
+
+def test_times_each_step(worker: Worker) -> None:
+    timing = worker.time([sequence(5, 4), sequence(5, 5)], 6)
+    assert timing.ttft_s > 0
+    assert len(timing.gaps_s) == 5
+    assert min(timing.gaps_s) > 0
+
+
+def test_a_bug_is_reported_with_its_traceback_in_the_log(worker: Worker) -> None:
+    with pytest.raises(WorkerFailed, match=r"log\.txt"):
+        worker.time([[1, 2], [1]], 2)  # prompts of unlike length
+    assert "Traceback" in worker.log.read_text()
+    assert worker.generate([[1, 2]], 1, [])  # and the worker goes on
+
+
+def test_what_the_user_can_mend_stays_that(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot load the model"):
+        Worker("reference", {**OPTIONS, "model_dir": str(tmp_path)}, tmp_path / "log.txt").__enter__()
+
+
+def test_a_killed_worker_is_a_failed_cell(tiny_llama: Path, tmp_path: Path) -> None:
+    with Worker("reference", {**OPTIONS, "model_dir": str(tiny_llama)}, tmp_path / "log.txt") as worker:
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerFailed, match="SIGKILL"):
+            worker.memory()
+
+
+def test_a_deadline_ends_the_worker(tiny_llama: Path, tmp_path: Path) -> None:
+    with Worker("reference", {**OPTIONS, "model_dir": str(tiny_llama)}, tmp_path / "log.txt") as worker:
+        worker.timeout_s = 0.5
+        with pytest.raises(WorkerFailed, match="deadline"):
+            worker.time([sequence(64, 1)], 1500)
+        assert worker.process.wait(timeout=10) == -signal.SIGKILL
+
+
+def test_the_worker_dies_with_its_client(tiny_llama: Path, tmp_path: Path) -> None:
+    script = (
+        "import time\nfrom pathlib import Path\nfrom awqbench.worker.client import Worker\n"
+        f"options = { ({**OPTIONS, 'model_dir': str(tiny_llama)})!r}\n"
+        f"w = Worker('reference', options, Path({str(tmp_path / 'log')!r})).__enter__()\n"
+        "print(w.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    client = subprocess.Popen([sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    pid = int(client.stdout.readline())
+    assert psutil.pid_exists(pid)
+    client.kill()
+    client.wait()
+    client.stdout.close()
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the worker outlived its client"
+        time.sleep(0.05)
