@@ -52,6 +52,9 @@ def suite_data(suite: SuiteBase) -> dict[str, str]:
     if isinstance(suite, PerplexitySpec | DivergenceSpec):
         return {suite.text: resolve_text(suite.text).sha256}
     if isinstance(suite, TasksSpec):
+        from awqbench.suites.task_loading import load_tasks
+
+        load_tasks(suite.tasks, suite.include_path, suite.num_fewshot, 0)  # a misspelt name must not wait for its cell
         found = {"suites/tasks": folder_hash(content("suites") / "tasks"), "lm-eval": version("lm-eval")}
         if suite.include_path:
             found[suite.include_path] = folder_hash(Path(suite.include_path))

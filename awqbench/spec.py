@@ -167,7 +167,7 @@ class RunSpec(Table):
     """A whole bench.toml."""
 
     version: Literal[1] = 1
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     threads: int | None = Field(None, gt=0, description="torch threads of a worker; by default all cores")
     model: ModelSpec = Field(default_factory=ModelSpec)
     quantize: QuantizeSpec = Field(default_factory=QuantizeSpec)

@@ -152,7 +152,8 @@ def test_items_that_only_one_side_has_are_noted() -> None:
 def test_what_cannot_be_compared_is_left_empty_and_noted() -> None:
     found = table(
         cell("reference", PPL, [1.0, 2.0, 3.0]), cell("awq", PPL, [1.0, math.nan, 3.0]),
-        cell("rtn", PPL, [], status="failed"), cell("reference", TTFT, [1.0], suite="t"), cell("awq", TTFT, [2.0], suite="t"),
+        cell("rtn", PPL, [], status="failed"),
+        cell("reference", TTFT, [1.0], suite="t"), cell("awq", TTFT, [2.0], suite="t"),
     )  # fmt: skip
     assert row(found, "awq").delta is None
     assert any("1 of 3 values" in note for note in found.notes)

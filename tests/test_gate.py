@@ -81,7 +81,7 @@ def test_reasons_are_sentences_with_numbers_and_units() -> None:
     assert rule.verdict == "fail"
     assert rule.estimate == pytest.approx(np.expm1(worse.mean()))
     assert rule.reason.startswith("perplexity/t@64 is 9.")
-    assert "% worse than that of reference (95 % bound " in rule.reason
+    assert "% worse than for reference (95 % bound " in rule.reason
     assert rule.reason.endswith("limit 5 %")
 
 
@@ -111,6 +111,9 @@ def test_throughput_loses_when_it_falls() -> None:
     (rule,) = decide(cells, GateSpec(metric="latency/*", margin=0.1, unit="relative")).rules
     assert rule.verdict == "fail"
     assert rule.estimate == pytest.approx(0.2, abs=0.02)
+    faster = [cell("reference", "latency/rate", slow, RATE), cell("awq", "latency/rate", fast, RATE)]
+    (rule,) = decide(faster, GateSpec(metric="latency/*", margin=0.1, unit="relative")).rules
+    assert rule.reason.count("% better") == 2
     (rule,) = decide(cells, GateSpec(metric="latency/*", margin=0.3, unit="relative")).rules
     assert rule.verdict == "pass"
     with pytest.raises(UserError, match="never be exceeded"):
@@ -242,8 +245,23 @@ def test_a_failed_cell_makes_the_measurement_invalid(broken: str) -> None:
     result = decide([*cells, Cell(lost, item_table([]))], GateSpec(metric="tasks/*", margin=0.03))
     assert exit_code(result) == ExitCode.MEASUREMENT_FAILED
     assert result.overall == "inconclusive"
+    assert result.candidates == {"awq": "inconclusive"}
     assert len(result.invalid) == 1
     assert ("out of memory" if broken == "awq" else "reference has no figure") in result.invalid[0]
+
+
+def test_nothing_goes_unjudged_in_silence() -> None:
+    cells = accuracy(0, 500)
+    cells.append(cell("reference", "tasks/b", np.ones(500), SHARE, "t"))
+    cells.append(cell("awq", "other/b", np.ones(500), SHARE, "t"))
+    result = decide(cells, GateSpec(metric="tasks/*", margin=0.03))
+    assert result.invalid == ["awq/t: tasks/b: measured for the reference only"]
+    lost = CellResult(
+        backend="awq", suite="s", kind="tasks", role="candidate", key="k", status="failed", reason="killed"
+    )
+    result = decide([Cell(lost, item_table([]))], GateSpec(metric="tasks/*", margin=0.03))
+    assert (result.invalid, result.candidates) == (["awq/s: failed: killed"], {"awq": "inconclusive"})
+    assert exit_code(result) == ExitCode.MEASUREMENT_FAILED
 
 
 def test_scores_that_are_not_numbers_are_invalid() -> None:

@@ -32,6 +32,8 @@ class TorchEngine:
         torch.set_grad_enabled(False)
         self.device = pick_device(options["device"])
         self.batch_size = options.get("batch_size") or 16
+        import transformers.models.auto.modeling_auto  # noqa: F401  # importing it takes seconds that are not the model's
+
         started = time.perf_counter()
         self.model = self.build(options, getattr(torch, options["dtype"]))
         self.model.eval()
@@ -59,45 +61,37 @@ class TorchEngine:
         return "torch dense"
 
     def score(self, sequences: list[list[int]], starts: list[int]) -> Iterator[Scored]:
-        """See `Backend.score`. Batches hold sequences of like length, padded on the right: a causal LM ignores it."""
-        order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
+        """See `Backend.score`.
+
+        A sequence's last token is never an input, so sequences that differ only there (answers of one token to one
+        question) share a forward pass. Batches hold inputs of like length, padded on the right: a causal LM ignores it.
+        """
+        sharing: dict[tuple[int, ...], list[int]] = {}
+        for index, sequence in enumerate(sequences):
+            sharing.setdefault(tuple(sequence[:-1]), []).append(index)
+        order = sorted(sharing, key=lambda ids: (-len(ids), sharing[ids][0]))
         done: dict[int, Scored] = {}
-        position = 0
-        due = 0
+        due = position = 0
         while position < len(order):
-            longest = len(sequences[order[position]])
-            size = max(1, min(self.batch_size, BATCH_TOKENS // longest))
+            size = max(1, min(self.batch_size, BATCH_TOKENS // max(1, len(order[position]))))
             batch = order[position : position + size]
             position += size
-            done.update(
-                zip(batch, self._score_batch([sequences[i] for i in batch], [starts[i] for i in batch]), strict=True)
-            )
+            for ids, logits in zip(batch, self._forward_padded(batch), strict=True):
+                for index in sharing[ids]:
+                    done[index] = score_row(logits, sequences[index], starts[index])
             # Results leave in the caller's order, each as soon as all before it are there.
             while due in done:
                 yield done.pop(due)
                 due += 1
 
-    def _score_batch(self, sequences: list[list[int]], starts: list[int]) -> Iterator[Scored]:
-        longest = max(map(len, sequences))
-        ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    def _forward_padded(self, inputs: list[tuple[int, ...]]) -> Tensor:
+        """Logits [inputs, longest, vocabulary]; what lies past an input's own length means nothing."""
+        ids = torch.zeros(len(inputs), max(1, *map(len, inputs)), dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(sequences):
+        for row, sequence in enumerate(inputs):
             ids[row, : len(sequence)] = torch.tensor(sequence)
             mask[row, : len(sequence)] = 1
-        padded = bool((mask == 0).any())
-        logits = self._forward(ids, mask if padded else None)
-        for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
-            kept, best = [], []
-            for low in range(start, len(sequence), CHUNK_ROWS):
-                high = min(low + CHUNK_ROWS, len(sequence))
-                chunk = logits[row, low - 1 : high - 1].float()
-                target = ids[row, low:high].to(chunk.device)
-                kept.append(chunk.gather(1, target[:, None])[:, 0] - chunk.logsumexp(1))
-                best.append(chunk.argmax(1))
-            yield Scored(
-                torch.cat(kept).cpu().numpy() if kept else np.empty(0, np.float32),
-                torch.cat(best).int().cpu().numpy() if best else np.empty(0, np.int32),
-            )
+        return self._forward(ids, None if bool(mask.all()) else mask)
 
     def logprobs(self, ids: list[int], start: int, path: Path) -> Iterator[FloatArray]:
         """See `Backend.logprobs`."""
@@ -168,6 +162,18 @@ class TorchEngine:
 
     def _step(self, ids: Tensor, cache: Any) -> Any:
         return self.model(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+
+
+def score_row(logits: Tensor, sequence: list[int], start: int) -> Scored:
+    """Gather one sequence's own log-probabilities from its logits [positions, vocabulary], in float32."""
+    kept, best = [torch.empty(0)], [torch.empty(0)]
+    for low in range(start, len(sequence), CHUNK_ROWS):
+        high = min(low + CHUNK_ROWS, len(sequence))
+        chunk = logits[low - 1 : high - 1].float()
+        target = torch.tensor(sequence[low:high], device=chunk.device)
+        kept.append((chunk.gather(1, target[:, None])[:, 0] - chunk.logsumexp(1)).cpu())
+        best.append(chunk.argmax(1).cpu())
+    return Scored(torch.cat(kept).numpy(), torch.cat(best).int().numpy())
 
 
 def log_softmax(logits: Tensor) -> FloatArray:

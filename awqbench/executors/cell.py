@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from awqbench.errors import BackendUnavailable, InvalidMeasurement, UserError
+from awqbench.errors import BackendUnavailable, InvalidMeasurement
 from awqbench.executors.checkpoint import make_checkpoint
 from awqbench.executors.pool import Engine, WorkerPool
 from awqbench.plan import Job, Plan
@@ -36,8 +36,8 @@ class Outcome:
 def run_job(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, progress: Progress) -> Outcome:
     """Do one job and leave its result in the run directory.
 
-    A cell that fails is recorded as failed and costs nothing else; UserError from making a checkpoint, and
-    KeyboardInterrupt, pass through with nothing half-written.
+    A cell that fails is recorded as failed and costs nothing else; UserError (every other run would meet it too) and
+    KeyboardInterrupt pass through with nothing half-written.
     """
     unfinished = run.unfinished(job.id.replace("/", "__"))
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -48,9 +48,7 @@ def run_job(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, progre
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _do(
-    plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, unfinished: Path, progress: Progress
-) -> Outcome:
+def _do(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, unfinished: Path, progress: Progress) -> Outcome:
     if job.kind == "checkpoint":
         make_checkpoint(plan, job, unfinished, run.checkpoint(job.backend), progress)
         return Outcome("ok")
@@ -93,9 +91,7 @@ def _measure_cell(
         result.metrics = measured.metrics
     except BackendUnavailable as error:
         result.status, result.reason = "skipped", str(error)
-    except (InvalidMeasurement, UserError) as error:
-        result.status, result.reason = "failed", str(error)
-    except WorkerFailed as error:
+    except (InvalidMeasurement, WorkerFailed) as error:
         result.status, result.reason = "failed", str(error)
     result.seconds["total"] = time.perf_counter() - started
     if result.status == "ok":

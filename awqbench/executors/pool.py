@@ -70,4 +70,3 @@ class WorkerPool:
         if self._worker is not None:
             self._worker.close()
         self._worker = self._engine = None
-

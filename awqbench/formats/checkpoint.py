@@ -51,9 +51,10 @@ def write_checkpoint(
 
     `quantized` maps module names (`model.layers.0.mlp.up_proj`) to integers of one `group_size`. Three-bit codes are
     stored in four-bit nibbles: config.json then says 4 bits, `quantize.json` (the `metadata`) says `effective_bits` 3.
-    All other tensors are stored in `store_dtype`, by default as the model holds them, so that the packed and the
-    fake-quantized model agree exactly; tied weights are stored once. Tokenizer, chat template and generation defaults
-    are copied from `model_dir`. An earlier checkpoint at `out` is replaced. On any failure `out` is left as it was.
+    All other tensors are stored in `store_dtype`; by default as the model holds them or, where that loses nothing, in
+    the type its source declares, so that the packed and the fake-quantized model agree exactly. Tied weights are stored
+    once. Tokenizer, chat template and generation defaults are copied from `model_dir`. An earlier checkpoint at `out`
+    is replaced. On any failure `out` is left as it was.
 
     Raises UserError when `out` holds something else than a checkpoint, or a linear does not fit the layout.
     """
@@ -63,14 +64,15 @@ def write_checkpoint(
             raise ValueError(f"{name}: {tensor.bits} bits in groups of {tensor.group_size}, not {bits} in {group_size}")
     kept = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     kept = [name for name in kept if name not in quantized]
-    tensors = _stored_tensors(model, quantized, store_dtype)
+    source = store_dtype or source_dtype(Path(model_dir)) or model.dtype
+    tensors = _stored_tensors(model, quantized, source, lossy=store_dtype is not None)
     config = export_config(
         model,
-        dtype=str(store_dtype or model.dtype).removeprefix("torch."),
+        dtype=str(source).removeprefix("torch."),
         group_size=group_size,
         not_converted=sorted({*not_converted, *kept}),
     )
-    recipe = {"format": "autoawq-gemm", "effective_bits": bits, "group_size": group_size, **(metadata or {})}
+    recipe = {**(metadata or {}), "format": "autoawq-gemm", "effective_bits": bits, "group_size": group_size}
     with _atomic_folder(out) as folder:
         save_shards(tensors, folder, max_shard_size)
         for name, content in ((CONFIG, config), (RECIPE, recipe)):
@@ -78,8 +80,18 @@ def write_checkpoint(
         _copy_companions(Path(model_dir), folder)
 
 
+def source_dtype(model_dir: Path) -> torch.dtype | None:
+    """The type that a model folder's config.json declares its weights to be in, if it declares one."""
+    try:
+        config = json.loads((model_dir / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or ""), None)
+    return found if isinstance(found, torch.dtype) else None
+
+
 def _stored_tensors(
-    model: PreTrainedModel, quantized: Mapping[str, QuantizedTensor], dtype: torch.dtype | None
+    model: PreTrainedModel, quantized: Mapping[str, QuantizedTensor], dtype: torch.dtype, *, lossy: bool
 ) -> dict[str, Tensor]:
     state: dict[str, Tensor] = model.state_dict()
     unknown = [name for name in quantized if f"{name}.weight" not in state]
@@ -96,7 +108,9 @@ def _stored_tensors(
     for name, tensor in state.items():
         if name in skipped:
             continue
-        stored = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+        stored = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        if not lossy and not torch.equal(stored.to(tensor.dtype), tensor):
+            stored = tensor  # a norm with a scale folded in, say
         storage = stored.untyped_storage().data_ptr()
         # safetensors refuses tensors that share memory; ties that the model does not declare are stored twice.
         tensors[name] = stored.clone() if storage in seen else stored

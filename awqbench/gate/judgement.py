@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from awqbench.compare.cell import Cell
 from awqbench.errors import ExitCode, InvalidMeasurement
@@ -40,14 +40,17 @@ def judge(
     """
     trials: list[Trial] = []
     invalid: list[str] = []
+    blocked: set[str] = set()
     for gate in spec_gates:
         found = match(gate, cells)
         invalid += found.invalid
+        blocked |= found.blocked
         for cell, metric in found.pairs:
             where = f"{cell.result.backend}/{cell.result.suite}: {metric.id}"
             baseline = baseline_for(cell, metric, cells, reference, baseline_cells)
             if baseline is None:
                 invalid.append(f"{where}: {reference} has no figure to compare with")
+                blocked.add(cell.result.backend)
                 continue
             try:
                 if gate.attribute:
@@ -56,15 +59,18 @@ def judge(
                     trials.append(metric_trial(gate, cell, baseline, metric, seed))
             except InvalidMeasurement as error:
                 invalid.append(f"{where}: {error}")
+                blocked.add(cell.result.backend)
     within = [row for row in comparison.differences if row.within_noise]
     rules = _results(trials, {(row.suite, row.metric, row.baseline, row.candidate) for row in within})
     judged = [rule for rule, trial in zip(rules, trials, strict=True) if not trial.small]
-    candidates = sorted({rule.candidate for rule in rules})
-    overall = _worst(rule.verdict for rule in judged)
+    candidates = {
+        name: _worst([r.verdict for r in judged if r.candidate == name], name in blocked)
+        for name in sorted({rule.candidate for rule in rules} | blocked)
+    }
     return Verdict(
         policy_hash=policy_hash,
-        overall="inconclusive" if invalid and overall == "pass" else overall,
-        candidates={name: _worst(r.verdict for r in judged if r.candidate == name) for name in candidates},
+        overall=_worst([rule.verdict for rule in judged], bool(invalid)),
+        candidates=candidates,
         rules=rules,
         invalid=list(dict.fromkeys(invalid)),
     )
@@ -145,10 +151,11 @@ def _verdict(trial: Trial, p_holm: float | None) -> VerdictName:
     return trial.decision.verdict
 
 
-def _worst(verdicts: Iterable[VerdictName]) -> VerdictName:
-    """Fail outranks inconclusive outranks pass; nothing judged is inconclusive."""
-    seen = set(verdicts)
-    return "fail" if "fail" in seen else "pass" if seen == {"pass"} else "inconclusive"
+def _worst(verdicts: Sequence[VerdictName], blocked: bool) -> VerdictName:
+    """Fail outranks inconclusive outranks pass; nothing judged, or not all that should be, is no pass."""
+    if "fail" in verdicts:
+        return "fail"
+    return "pass" if verdicts and not blocked and set(verdicts) == {"pass"} else "inconclusive"
 
 
 def _rounded(value: float) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from awqbench.compare.cell import Cell, by_name, find, stand_in
+from awqbench.compare.groups import SLICED
 from awqbench.errors import UserError, unknown_choice
 from awqbench.gate.trial import sliced_attributes
 from awqbench.record.schema import Metric
@@ -15,10 +16,14 @@ from awqbench.spec import GateSpec
 
 @dataclass
 class Matched:
-    """Cells and metrics a rule judges, and one line for each that should have been measured and was not."""
+    """Cells and metrics a rule judges, and one line for each that should have been measured and was not.
+
+    blocked: the candidates that these lines concern.
+    """
 
     pairs: list[tuple[Cell, Metric]] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
+    blocked: set[str] = field(default_factory=set)
 
 
 def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
@@ -33,8 +38,7 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
         if not broken:
             raise UserError(f"gate on {gate.metric!r} matches no metric (there are: {', '.join(known) or 'none'})")
         # The metric may be one of those that were never measured.
-        found.invalid = [_failed(cell) for cell in broken]
-        return found
+        return Matched(invalid=[_failed(cell) for cell in broken], blocked=set(names))
     suites = {cell.result.suite for cell in cells if cell.ok and any(m.id in wanted for m in cell.result.metrics)}
     for name in names:
         for suite in sorted(suites):
@@ -43,7 +47,11 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
                 continue
             if not cell.ok:
                 found.invalid.append(_failed(cell))
+                found.blocked.add(name)
                 continue
+            for missing in _missing(gate, cell, cells, wanted):
+                found.invalid.append(f"{name}/{suite}: {missing}: measured for the reference only")
+                found.blocked.add(name)
             found.pairs += [(cell, metric) for metric in cell.result.metrics if metric.id in wanted]
     if gate.attribute:
         _keep_sliced(gate, found)
@@ -117,6 +125,17 @@ def _keep_directed(gate: GateSpec, found: Matched) -> None:
     if found.pairs and not directed:
         raise UserError(f"gate on {gate.metric!r}: {found.pairs[0][1].id} has no better side; use sided = 'two'")
     found.pairs = directed
+
+
+def _missing(gate: GateSpec, cell: Cell, cells: Sequence[Cell], wanted: set[str]) -> list[str]:
+    """Metrics the rule is about that the reference has and the candidate lacks."""
+    reference = [c for c in cells if c.ok and (c.result.role, c.result.suite) == ("reference", cell.result.suite)]
+    return [
+        metric.id
+        for other in reference
+        for metric in other.result.metrics
+        if metric.id in wanted and not cell.metric(metric.id) and (not gate.attribute or metric.pairing in SLICED)
+    ]
 
 
 def _failed(cell: Cell) -> str:

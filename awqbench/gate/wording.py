@@ -16,7 +16,7 @@ def reason(trial: Trial, verdict: VerdictName, needed: int | None, family: int, 
     if trial.point:
         return f"{seen}, {limit} (a single figure without items, compared as it is)"
     assert trial.decision is not None
-    low, high = (scale.text(scale.shown(bound)) for bound in (trial.decision.lower, trial.decision.upper))
+    low, high = (_bound(trial, scale.shown(bound)) for bound in (trial.decision.lower, trial.decision.upper))
     level = f"{100 * (1 - gate.alpha):.3g} %"
     if verdict == "inconclusive" or gate.sided == "two":
         wide = f"{100 * (1 - 2 * gate.alpha):.3g} %"
@@ -42,10 +42,21 @@ def _subject(trial: Trial) -> str:
     return f"{trial.metric.id} for {trial.attribute} = {trial.group}" if trial.group else trial.metric.id
 
 
+def _directed(trial: Trial) -> bool:
+    return trial.metric.higher_is_better is not None or trial.metric.pairing == "to-reference"
+
+
+def _bound(trial: Trial, loss: float) -> str:
+    """A bound of the loss; a gain is put in words, for a minus sign is easily read as a loss."""
+    if loss >= 0 or not _directed(trial):
+        return trial.scale.text(loss)
+    return f"{trial.scale.text(-loss)} {'less' if trial.group else 'better'}"
+
+
 def _loss(trial: Trial) -> str:
     loss = trial.scale.shown(trial.estimate)
     size = trial.scale.text(abs(loss))
-    directed = trial.metric.higher_is_better is not None or trial.metric.pairing == "to-reference"
+    directed = _directed(trial)
     if trial.group:
         if not directed:
             return f"changed by {trial.scale.text(loss)} against the other groups"
@@ -55,5 +66,5 @@ def _loss(trial: Trial) -> str:
     if not directed:
         return f"changed by {trial.scale.text(loss)} against {trial.baseline}"
     if loss == 0:
-        return f"is the same as that of {trial.baseline}"
-    return f"is {size} {'worse' if loss > 0 else 'better'} than that of {trial.baseline}"
+        return f"is the same as for {trial.baseline}"
+    return f"is {size} {'worse' if loss > 0 else 'better'} than for {trial.baseline}"

@@ -190,7 +190,7 @@ class Block:
         if (columns := self._columns.get(name)) is not None:
             value = value / columns
         if (rows := self._rows.get(name)) is not None:
-            value[-rows.numel() :] *= rows.unsqueeze(1)
+            value = torch.cat([value[: -rows.numel()], value[-rows.numel() :] * rows.unsqueeze(1)])
         error = value - original
         nearest = fake_quantize(original, self.recipe.bits, self.recipe.group_size).sub_(original)
         row: dict[str, Any] = {

@@ -130,6 +130,8 @@ def effect(difference: Difference) -> str:
         return "no difference shown"
     if difference.delta == 0:
         return "the same"
+    if difference.pairing == "to-reference" and difference.baseline_value is None:
+        return "differs"  # a distance is never below zero: that it isn't zero is no judgement yet
     if difference.higher_is_better is None:
         return "changed"
     return "better" if (difference.delta > 0) == difference.higher_is_better else "worse"

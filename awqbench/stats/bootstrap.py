@@ -96,10 +96,13 @@ def bootstrap_interval(
     return bounds.lower(tail), bounds.upper(tail)
 
 
-def resamples(size: int, draws: int, seed: int) -> Iterator[Codes]:
-    """Index arrays (draws of one chunk, size) that sample 0..size-1 with replacement; the same for the same seed."""
+def resamples(size: int, draws: int, seed: int, width: int | None = None) -> Iterator[Codes]:
+    """Index arrays (draws of one chunk, size) that sample 0..size-1 with replacement; the same for the same seed.
+
+    width: entries that the caller makes of one draw, if more than `size`: the chunks are the smaller.
+    """
     rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK // size)
+    step = max(1, _CHUNK // (width or size))
     for start in range(0, draws, step):
         yield rng.integers(0, size, (min(step, draws - start), size), dtype=np.intp)
 
@@ -110,6 +113,11 @@ def resample_statistic(
     """`statistic` (row-wise: (draws, n) -> (draws,)) of `draws` cluster resamples of `values`."""
     if codes.max() + 1 == codes.size:
         return np.concatenate([statistic(values[index]) for index in resamples(codes.size, draws, seed)])
+    sizes = np.bincount(codes)
+    if (sizes == sizes[0]).all():
+        table = values[np.argsort(codes, kind="stable")].reshape(sizes.size, -1)
+        indices = resamples(sizes.size, draws, seed, width=values.size)
+        return np.concatenate([statistic(table[index].reshape(len(index), -1)) for index in indices])
     members = [values[codes == code] for code in range(int(codes.max()) + 1)]
     drawn = (row for index in resamples(len(members), draws, seed) for row in index)
     return np.array([statistic(np.concatenate([members[code] for code in row])[None, :])[0] for row in drawn])

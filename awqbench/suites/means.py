@@ -55,15 +55,17 @@ def cluster_interval(
     """The cluster-robust interval of `awqbench.stats.clustered_mean`; (None, None) for fewer than two clusters.
 
     Where bounded scores are all at one bound the standard error is zero and says nothing: the exact binomial bound for
-    C of C successes (Clopper-Pearson) takes its place.
+    C of C successes (Clopper-Pearson) takes its place. Any other lack of spread between clusters (say, a +1 and a -1 in
+    each) leaves no interval either.
     """
-    codes = cluster_codes(clusters, len(values))
-    count = int(codes.max()) + 1
+    count = len(set(clusters))
     if count < 2:
         return None, None
     if bounds and np.ptp(values) == 0 and float(values[0]) in bounds:
         width = (bounds[1] - bounds[0]) * (1 - ((1 - level) / 2) ** (1 / count))
         return (bounds[0], bounds[0] + width) if values[0] == bounds[0] else (bounds[1] - width, bounds[1])
-    mean = clustered_mean(values, codes)
+    mean = clustered_mean(values, cluster_codes(clusters, len(values)))
+    if mean.se == 0:
+        return None, None
     low, high = mean.lower((1 - level) / 2), mean.upper((1 - level) / 2)
     return (max(low, bounds[0]), min(high, bounds[1])) if bounds else (low, high)

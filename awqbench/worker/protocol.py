@@ -40,7 +40,7 @@ def send(connection: socket.socket, message: Message, arrays: Arrays | None = No
         connection.sendall(struct.pack("<I", len(header)) + header)
         for blob in blobs.values():
             if blob.size:
-                connection.sendall(memoryview(blob).cast("B"))
+                connection.sendall(blob.reshape(-1).view(np.uint8).data)
     except (BrokenPipeError, ConnectionResetError) as error:
         raise ConnectionClosed from error
 
@@ -55,7 +55,7 @@ def receive(connection: socket.socket) -> tuple[Message, Arrays]:
     for described in message.pop("arrays", []):
         array = np.empty(described["shape"], dtype=np.dtype(described["dtype"]))
         if array.size:
-            _fill(connection, memoryview(array).cast("B"))
+            _fill(connection, array.reshape(-1).view(np.uint8).data)
         arrays[described["name"]] = array
     return message, arrays
 

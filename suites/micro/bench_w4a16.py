@@ -4,8 +4,7 @@ OMP_NUM_THREADS=1 pytest suites/micro/bench_w4a16.py -o python_files="bench_*.py
     --benchmark-group-by=param:shape,param:rows --benchmark-columns=min,median,rounds --benchmark-max-time=0.3
 
 Other work on the machine moves these times, so each case also times itself and the dense matmul in turns and stores the
-ratio of their minima: `dense_over_this` in the JSON (--benchmark-json). On a processor with AVX-512,
-MKL_ENABLE_INSTRUCTIONS=AVX2 holds the dense matmul to AVX2 too, a fair opponent of `cpu/avx2`.
+ratio of their minima: `dense_over_this` in the JSON (--benchmark-json).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def made(
     return out, quantize_model(llama_folder, out, calibration_ids=ids, calibration_name="noise", **AWQ)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma2", "neox", "opt", "phi3"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "neox", "opt", "phi3", "olmo2"])
 @pytest.mark.parametrize("bits", [3, 4])
 def test_packed_and_fake_quantized_models_agree(
     build: Callable[..., Any], ids: torch.Tensor, tmp_path: Path, architecture: str, bits: int

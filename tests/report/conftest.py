@@ -113,10 +113,9 @@ def _write_cell(root: Path, backend: str, kind: str, measured: tuple[list[Metric
 
 def _perplexity(harm: float, answer: str) -> tuple[list[Metric], list[Row]]:
     id = "perplexity/synthetic-text@1024"
-    rows = [
-        _row(id, f"window-{i:02d}", 3 + 0.1 * math.sin(i) + harm * (0.085 + 0.004 * math.cos(i))) for i in range(16)
-    ]
-    value = math.exp(np.mean([row["score"] for row in rows]))
+    losses = [3 + 0.1 * math.sin(i) + harm * (0.085 + 0.004 * math.cos(i)) for i in range(16)]
+    rows = [_row(id, f"window-{i:02d}", loss) for i, loss in enumerate(losses)]
+    value = math.exp(np.mean(losses))
     return [_metric(id, value, "perplexity", 16, higher_is_better=False, pairing="log-ratio")], rows
 
 

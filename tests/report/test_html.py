@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from awqbench.record.files import write_model
 from awqbench.record.reader import Run, load_run
 from awqbench.report.html import html
 
@@ -141,13 +140,3 @@ def test_a_run_without_limits_says_so(run: Run) -> None:
     words = Page(html(run)).words
     assert "awq was not judged: no limits were declared" in words
     assert "Declared limits" not in words
-
-
-def test_a_failed_measurement_is_no_pass(run: Run, tmp_path: Path) -> None:
-    assert run.verdict is not None
-    run.verdict.candidates["awq"] = "pass"
-    run.verdict.invalid = ["awq/latency: failed: throttled"]
-    write_model(tmp_path / "verdict.json", run.verdict)
-    words = Page(html(run)).words
-    assert "awq cannot be judged: a measurement failed" in words
-    assert "latency: failed: throttled" in words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from awqbench.record.reader import Run
 from awqbench.report.markdown import cell, markdown
 
@@ -18,7 +20,7 @@ def test_verdict_rules_and_differences(rendered: dict[str, str]) -> None:
 
 def test_tables_are_tables(rendered: dict[str, str]) -> None:
     lines = rendered["report.md"].splitlines()
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         if line.startswith("|") and before.startswith("|"):
             assert line.count("|") == before.count("|")
         elif line.startswith("|"):

@@ -25,6 +25,8 @@ def _difference(**more: object) -> Difference:
         ({}, "worse"),
         ({"higher_is_better": False}, "better"),
         ({"higher_is_better": None}, "changed"),
+        ({"pairing": "to-reference", "baseline_value": None}, "differs"),
+        ({"pairing": "to-reference", "higher_is_better": False}, "better"),
         ({"ci_high": 0.01}, "no difference shown"),
         ({"within_noise": True}, "within the noise floor"),
         ({"delta": None}, "unmeasured"),

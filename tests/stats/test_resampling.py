@@ -8,7 +8,7 @@ from scipy import stats
 
 from awqbench.errors import InvalidMeasurement
 from awqbench.stats import bootstrap_interval, ratio_of_medians, sign_flip, worst_group
-from awqbench.stats.bootstrap import bootstrap_mean
+from awqbench.stats.bootstrap import bootstrap_mean, resample_statistic
 from awqbench.stats.medians import log_ratio_bounds
 
 rng_seeds = st.integers(0, 2**16)
@@ -62,6 +62,13 @@ def test_gaps_of_one_request_are_one_cluster() -> None:
     assert honest.se_log > 1.5 * naive.se_log
     with pytest.raises(InvalidMeasurement, match="above 0"):
         ratio_of_medians([0.0, 1.0], [1.0, 2.0])
+
+
+def test_clusters_of_one_size_are_drawn_as_those_of_many_are() -> None:
+    values, codes = np.random.default_rng(0).exponential(size=60), np.repeat(np.arange(12), 5)
+    even = resample_statistic(lambda rows: np.median(rows, axis=1), values, codes, 999, 0)
+    uneven = resample_statistic(lambda rows: np.median(rows, axis=1), np.r_[values, 0.7], np.r_[codes, 0], 999, 0)
+    assert np.quantile(even, [0.05, 0.95]) == pytest.approx(np.quantile(uneven, [0.05, 0.95]), abs=0.1)
 
 
 def test_sign_flip_matches_the_exact_enumeration() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from awqbench import resources
 from awqbench.errors import UserError
+from awqbench.stats import mde
 from awqbench.suites.fairness_sets import FairnessItem, choose, load_set, set_hash
 
 ITEMS = load_set("counterfactual").items
@@ -136,3 +137,18 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "people.toml").write_text("= no toml")
     with pytest.raises(UserError, match="is not TOML"):
         load_set(f"counterfactual:{tmp_path}")
+
+
+def test_readme_states_the_counts() -> None:
+    """The README's table: items per group and MDE, for every attribute."""
+    text = (resources.content("suites") / "fairness" / "README.md").read_text(encoding="utf-8")
+    counts: dict[str, set[int]] = defaultdict(set)
+    for (attribute, _), n in Counter(pair for item in ITEMS for pair in item.groups.items()).items():
+        counts[attribute].add(n)
+    for attribute, (n,) in counts.items():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {attribute}")]
+        cells = [cell.strip() for cell in row.split("|")]
+        assert cells[3:6] == [str(n), *(f"{100 * mde(n, flips=flips):.1f}" for flips in (0.05, 0.10))]
+        groups = {item.groups[attribute] for item in ITEMS if attribute in item.groups}
+        assert set(cells[2].split(", ")) == groups
+    assert f"{len(ITEMS)} items in {len(clusters(ITEMS))} clusters" in text

@@ -35,6 +35,10 @@ def test_one_cluster_has_no_interval() -> None:
     assert interval([1.0, 2.0], ["a", "a"]) == (None, None)
 
 
+def test_clusters_that_cancel_have_no_interval() -> None:
+    assert interval([1.0, -1.0, 1.0, -1.0], ["a", "a", "b", "b"], bounds=(-1.0, 1.0)) == (None, None)
+
+
 def test_all_right_is_not_certainty() -> None:
     """30 of 30: the exact bound 0.025^(1/30) = 0.884 stands, not an interval of width zero."""
     low, high = interval([1.0] * 30, [str(i) for i in range(30)], bounds=(0.0, 1.0))

@@ -64,6 +64,16 @@ def test_scores_sequences_of_unlike_length_in_order(worker: Worker, model: torch
     assert seen[-1] == (len(sequences), len(sequences))
 
 
+def test_answers_of_one_token_share_a_pass_and_change_nothing(worker: Worker, model: torch.nn.Module) -> None:
+    question = sequence(12, 7)
+    sequences = [[*question, 5], sequence(9, 8), [*question, 6], [*question, 6, 7], [3]]
+    scored = worker.score(sequences, [12, 1, 12, 12, 1])
+    table = expected(model, question)
+    assert scored[0].logprobs[0] == pytest.approx(table[-1, 5], abs=2e-5)
+    assert scored[2].logprobs[0] == pytest.approx(table[-1, 6], abs=2e-5)
+    assert [len(s.logprobs) for s in scored] == [1, 8, 1, 2, 0]
+
+
 def test_scores_nothing(worker: Worker) -> None:
     assert worker.score([], []) == []
 

@@ -68,7 +68,7 @@ def worst(views: list[AttributeView]) -> list[tuple[AttributeView, GroupDifferen
 
 
 def charts(run: Run, views: list[AttributeView]) -> list[Markup | None]:
-    """A forest plot of each view's groups; None where no group has a figure."""
+    """A forest plot of each view's groups; None where no group has enough items to be judged."""
     return [_chart(run, view, f"{view.suite}-groups-{i}") for i, view in enumerate(views)]
 
 
@@ -97,7 +97,7 @@ def _chart(run: Run, view: AttributeView, name: str) -> Markup | None:
                 note=f"{fmt.delta(g.did, view.unit)}, too few items to judge" if g.too_few else None,
             )
         )
-    if not rows:
+    if not any(row.delta is not None for row in rows):
         return None
     title = f"Difference-in-differences of {view.metric} by {view.attribute}, against all other items"
     return forest(rows, series(run), name, title)

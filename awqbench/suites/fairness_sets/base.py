@@ -36,13 +36,17 @@ class FairnessItem:
 
 @dataclass(frozen=True)
 class FairnessSet:
-    """A named list of items. `kind` says what is asked: the right answer, or which of two sentences is likelier."""
+    """A named list of items. `kind` says what is asked: the right answer, or which of two sentences is likelier.
+
+    Where answers differ much in length, log-likelihoods are compared `per_character`, otherwise as sums.
+    """
 
     name: str
     kind: Literal["questions", "preference"]
     items: tuple[FairnessItem, ...]
     protocol: str
     notes: Mapping[str, Any] = field(default_factory=dict)
+    per_character: bool = False
 
 
 def choose(items: Sequence[FairnessItem], budget: int | None, seed: int) -> list[FairnessItem]:

@@ -31,7 +31,9 @@ def load(path: str | None = None) -> FairnessSet:
         "gold is the row's label"
     )
     undetermined = sum(item.meta["biased"] is None for item in items)
-    return FairnessSet("bbq", "questions", tuple(items), protocol, {"items_without_known_target": undetermined})
+    return FairnessSet(
+        "bbq", "questions", tuple(items), protocol, {"items_without_known_target": undetermined}, per_character=True
+    )
 
 
 def _item(row: dict[str, Any]) -> FairnessItem:

@@ -39,7 +39,7 @@ def load(path: str | None = None) -> FairnessSet:
         turn, place = divmod(number, len(families))
         items += _ask(question, families[place], roles[turn % len(roles)], turn)
     protocol = (
-        "counterfactual questions, zero-shot: the continuation with the largest log-likelihood per character; "
+        "counterfactual questions, zero-shot: the continuation with the largest summed log-likelihood; "
         "within a cluster only the person's group changes"
     )
     return FairnessSet("counterfactual", "questions", tuple(items), protocol)

@@ -33,6 +33,15 @@ def test_a_pass_names_what_came_closest(run: Run) -> None:
     assert card.reasons[0].startswith("closest to its limit: divergence/")
 
 
+def test_a_failed_measurement_is_no_pass(run: Run) -> None:
+    assert run.verdict is not None
+    run.verdict.candidates["awq"] = "pass"
+    run.verdict.invalid = ["awq/latency: failed: throttled", "awq-3bit/latency: failed"]
+    (card,) = cards(run)
+    assert card.sentence == "cannot be judged: a measurement failed"
+    assert card.reasons == ["latency: failed: throttled"]
+
+
 def test_glance_has_a_column_per_compared_backend(run: Run) -> None:
     backends, rows = glance(run)
     assert backends == ["awq", "rtn"]
@@ -56,9 +65,11 @@ def test_worst_group_first_and_small_groups_last(run: Run) -> None:
     ((view, group),) = worst(views)
     assert (view.attribute, group.group, group.candidate) == ("origin", "south", "awq")
     drawn = charts(run, views)
-    assert all(
-        "too few items to judge" in (svg or "") for view, svg in zip(views, drawn, strict=True) if view is origin
-    )
+    assert "too few items to judge" in str(drawn[views.index(origin)])
+    for group in origin.groups:
+        group.too_few = True
+    assert charts(run, [origin]) == [None]
+    assert worst([origin]) == []
 
 
 def test_flips_show_broken_items_first_and_count_all(run: Run) -> None:

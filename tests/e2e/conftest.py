@@ -1,0 +1,84 @@
+"""Commands as a user runs them: real processes, a real tiny model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+AWQBENCH = [sys.executable, "-P", "-m", "awqbench"]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+SPEC = """
+threads = 1
+[model]
+source = "{model}"
+[quantize]
+group_size = 32
+calibration = "pydoc-topics[:50%]"
+samples = 2
+seq_len = 64
+[suites.perplexity]
+text = "pydoc-topics[50%:]"
+window = 96
+windows = 6
+[suites.divergence]
+text = "pydoc-topics[50%:]"
+window = 64
+windows = 3
+decode_window = 8
+decode_windows = 2
+[suites.tasks]
+limit = 12
+[suites.fairness]
+limit = 48
+[suites.latency]
+batch_sizes = [1, 2]
+prompt_tokens = 8
+new_tokens = 4
+repeats = 2
+[[gates]]
+metric = "perplexity/*"
+margin = 0.5
+unit = "relative"
+[[gates]]
+metric = "divergence/*/kl"
+margin = 5.0
+"""
+
+
+@pytest.fixture(scope="session")
+def awqbench() -> Command:
+    """Run a command; returns its status and what it printed."""
+
+    def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*AWQBENCH, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **(env or {})},
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def spec_file(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spec with every suite, small enough for seconds."""
+    path = tmp_path_factory.mktemp("spec") / "bench.toml"
+    path.write_text(SPEC.format(model=tiny_llama))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(awqbench: Command, spec_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of that spec, never interrupted."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    done = awqbench("run", spec_file, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
