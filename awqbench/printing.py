@@ -36,12 +36,13 @@ def print_verdict(verdict: Verdict) -> None:
         console.print(f"invalid: {line}", style="bold red", markup=False)
     for candidate, answer in verdict.candidates.items():
         console.print(Text(f"{candidate} {_ANSWER[answer]}", style=_STYLE[answer]))
+    unjudged = [rule for rule in verdict.rules if rule.verdict == "inconclusive" and rule.upper is None]
     for rule in verdict.rules:
-        where = f"{rule.candidate}  {rule.metric}" + (f" [{rule.attribute}={rule.group}]" if rule.group else "")
-        console.print(
-            Text.assemble("  ", (f"{rule.verdict:<12}", _STYLE[rule.verdict]), f" {where}: {rule.reason}"),
-            soft_wrap=True,
-        )
+        if rule not in unjudged:
+            mark = (f"{rule.verdict:<12}", _STYLE[rule.verdict])
+            console.print(Text.assemble("  ", mark, f" {rule.candidate}: {rule.reason}"), soft_wrap=True)
+    if unjudged:
+        console.print(f"  not judged    {len(unjudged)} rules with too few items (see the report)", style="dim")
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -60,7 +61,8 @@ def print_comparison(comparison: Comparison) -> None:
         table.add_row(
             row.metric, row.baseline, row.candidate,
             "" if row.candidate_value is None else f"{row.candidate_value:.4g}",
-            show(row.delta), interval, "" if row.p is None else f"{row.p:.2g}", str(row.n), show(row.mde), show(row.noise),
+            show(row.delta), interval, "" if row.p is None else f"{row.p:.2g}", str(row.n), show(row.mde),
+            show(row.noise),
         )  # fmt: skip
     console.print(table)
     for note in comparison.notes:

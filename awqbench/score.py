@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from awqbench.compare import Cell, compare_tables
 from awqbench.errors import UserError
 from awqbench.gate import judge, policy_hash
-from awqbench.record.baseline import read_cells
+from awqbench.record.baseline import Baseline, read_baseline
 from awqbench.record.files import write_model
 from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import Run, load_run
@@ -51,15 +51,26 @@ def judge_run(run: Run, policy: Path | None = None, baseline: Path | None = None
     if not gates:
         raise UserError(f"no [[gates]] in {policy or run.path / 'manifest.json'}: nothing says what may ship")
     comparison = run.comparison or compare_run(run, write=write)
+    earlier = None
+    if baseline:
+        earlier = read_baseline(baseline)
+        check_same_data(run, earlier, baseline)
     verdict = judge(
         gates, cells_of(run), comparison, spec.reference,
-        baseline_cells=[Cell(c.result, c.items) for c in read_cells(baseline)] if baseline else None,
-        policy_hash=policy_hash(gates),
+        baseline_cells=[Cell(c.result, c.items) for c in earlier.cells] if earlier else None,
+        policy_hash=policy_hash(gates), seed=spec.seed,
     )  # fmt: skip
     if write:
         write_model(RunDirectory(run.path).verdict, verdict)
     run.verdict = verdict
     return verdict
+
+
+def check_same_data(run: Run, earlier: Baseline, path: Path) -> None:
+    """Equal item names are not enough: a text or an item set may have changed under its name."""
+    changed = sorted(name for name, digest in run.manifest.data.items() if earlier.data.get(name, digest) != digest)
+    if changed:
+        raise UserError(f"{path} was measured on other data: {', '.join(changed)} changed since; make the baseline anew")
 
 
 def spec_of(run: Run) -> RunSpec:

@@ -12,6 +12,7 @@ from awqbench.plan import NOISE, Plan, make_plan
 from awqbench.sources.models import ResolvedModel
 from awqbench.spec import parse_spec
 
+BACKENDS = {kind: {"kind": kind} for kind in ("reference", "awq", "rtn")}
 SPEC: dict[str, Any] = {
     "quantize": {"calibration": "pydoc-topics[:50%]"},
     "suites": {
@@ -71,7 +72,7 @@ def test_the_noise_floor_is_the_reference_in_other_batches() -> None:
     ("changes", "touched"),
     [
         ({"model": {"dtype": "bfloat16"}}, {"checkpoint", "reference", "again", "awq", "rtn", "logprobs"}),
-        ({"backends": {"reference": {"kind": "reference"}, "awq": {"kind": "awq", "quantize": {"bits": 3}}, "rtn": {"kind": "rtn"}}}, {"/awq"}),
+        ({"backends": {**BACKENDS, "awq": {"kind": "awq", "quantize": {"bits": 3}}}}, {"/awq"}),
         ({"noise_floor": {"batch_size": 7}}, {"again"}),
         ({"gates": [{"metric": "*", "margin": 0.1}]}, set()),
         ({"telemetry_interval_s": 2.0}, set()),

@@ -31,7 +31,7 @@ class TorchEngine:
             torch.set_num_threads(options["threads"])
         torch.set_grad_enabled(False)
         self.device = pick_device(options["device"])
-        self.batch_size = options.get("batch_size") or 16
+        self.batch_size = options.get("batch_size") or 32
         import transformers.models.auto.modeling_auto  # noqa: F401  # importing it takes seconds that are not the model's
 
         started = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -49,10 +50,19 @@ def write_baseline(run: Run, path: Path) -> int:
     return sum(len(cell.items) for cell in cells)
 
 
-def read_cells(path: Path) -> list[Cell]:
-    """The cells of a baseline: a file written by `write_baseline`, or a whole run directory."""
+@dataclass
+class Baseline:
+    """What an earlier run measured, and the hashes of the data it was measured on."""
+
+    cells: list[Cell]
+    data: dict[str, str]
+
+
+def read_baseline(path: Path) -> Baseline:
+    """A file written by `write_baseline`, or a whole run directory. Raises UserError for anything else."""
     if path.is_dir():
-        return load_run(path).cells
+        run = load_run(path)
+        return Baseline(run.cells, run.manifest.data)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data["schema_version"]
@@ -60,7 +70,8 @@ def read_cells(path: Path) -> list[Cell]:
             raise UserError(
                 f"{path} has schema version {version}; this awqbench reads up to {SCHEMA_VERSION}: upgrade it"
             )
-        return [Cell(CellResult.model_validate(cell["result"]), _table(cell["items"])) for cell in data["cells"]]
+        cells = [Cell(CellResult.model_validate(cell["result"]), _table(cell["items"])) for cell in data["cells"]]
+        return Baseline(cells, data["data"])
     except FileNotFoundError:
         raise UserError(
             f"no baseline at {path} (allowed: a run directory, or a file made by awqbench baseline)"

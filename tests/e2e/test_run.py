@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -83,8 +84,6 @@ def test_running_again_measures_nothing(awqbench: Command, finished: Path, spec_
 def test_a_changed_suite_touches_its_cells_alone(
     awqbench: Command, finished: Path, tmp_path: Path, spec_file: Path
 ) -> None:
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     before = stamps(run)
@@ -135,10 +134,9 @@ def test_inspect_a_checkpoint_the_run_made(awqbench: Command, finished: Path) ->
 
 def test_audit_of_a_checkpoint_made_elsewhere(awqbench: Command, tiny_llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "q"
-    made = awqbench(
-        "quantize", tiny_llama, "--out", out, "--method", "rtn", "--group-size", 32, "--calibration", "pydoc-topics"
-    )
+    how = ("--method", "rtn", "--group-size", 32, "--calibration", "pydoc-topics")
+    made = awqbench("quantize", tiny_llama, "--out", out, *how)
     assert made.returncode == 0, made.stderr
-    again = awqbench("quantize", tiny_llama, "--out", out, "--method", "rtn", "--group-size", 32)
+    again = awqbench("quantize", tiny_llama, "--out", out, *how)
     assert again.returncode == 2
     assert "exists already" in again.stderr

@@ -1,0 +1,77 @@
+"""SIGKILL in the middle of each suite in turn, then the same command again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def start(spec: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "awqbench", "run", str(spec), "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_within(process: subprocess.Popen[bytes], job: Path) -> None:
+    """Kill the run as soon as it works on a job (its unfinished folder is there)."""
+    deadline = time.monotonic() + 240
+    while not job.exists():
+        assert process.poll() is None, f"the run ended before it came to {job.name}"
+        assert time.monotonic() < deadline, f"the run never came to {job.name}"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def timeless(path: Path) -> dict[str, object]:
+    """A comparison without what a clock or a memory meter measured."""
+    data = json.loads(path.read_text())
+    data["differences"] = [row for row in data["differences"] if row["suite"] != "latency"]
+    # The adjustment for many tests is over the whole table, timings included.
+    for row in data["differences"]:
+        row.pop("p_adjusted")
+    data["notes"] = [note for note in data["notes"] if "latency" not in note]
+    return data
+
+
+def test_a_run_killed_in_every_suite_ends_as_if_it_had_not_been(
+    finished: Path, spec_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    kept: dict[Path, int] = {}
+    for job in (
+        "checkpoint__awq",
+        *(f"cell__awq__{s}" for s in ("perplexity", "divergence", "tasks", "fairness", "latency")),
+    ):
+        kill_within(start(spec_file, out), out / "unfinished" / job)
+        for file, stamp in kept.items():
+            assert file.stat().st_mtime_ns == stamp, f"{file} was written again"
+        kept = {file: file.stat().st_mtime_ns for file in out.glob("cells/*/*/*")}
+    assert start(spec_file, out).wait(timeout=300) == 0
+    for file, stamp in kept.items():
+        assert file.stat().st_mtime_ns == stamp, f"{file} was written again"
+    assert timeless(out / "comparison.json") == timeless(finished / "comparison.json")
+    assert not (out / "scratch").exists()
+    assert list((out / "unfinished").iterdir()) == []
+
+
+def test_interrupt_is_130_and_says_how_to_go_on(spec_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-P", "-m", "awqbench", "run", str(spec_file), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (out / "unfinished" / "checkpoint__awq").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "resumes" in said
+    assert "Traceback" not in said
