@@ -59,7 +59,7 @@ def print_comparison(comparison: Comparison) -> None:
 
         interval = f"{show(row.ci_low)} .. {show(row.ci_high)}" if row.ci_low is not None else ""
         table.add_row(
-            row.metric, row.baseline, row.candidate,
+            Text(row.metric), row.baseline, row.candidate,
             "" if row.candidate_value is None else f"{row.candidate_value:.4g}",
             show(row.delta), interval, "" if row.p is None else f"{row.p:.2g}", str(row.n), show(row.mde),
             show(row.noise),

@@ -70,7 +70,9 @@ def check_same_data(run: Run, earlier: Baseline, path: Path) -> None:
     """Equal item names are not enough: a text or an item set may have changed under its name."""
     changed = sorted(name for name, digest in run.manifest.data.items() if earlier.data.get(name, digest) != digest)
     if changed:
-        raise UserError(f"{path} was measured on other data: {', '.join(changed)} changed since; make the baseline anew")
+        raise UserError(
+            f"{path} was measured on other data: {', '.join(changed)} changed since; make the baseline anew"
+        )
 
 
 def spec_of(run: Run) -> RunSpec:

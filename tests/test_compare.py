@@ -234,3 +234,13 @@ def test_the_same_bytes_whatever_the_order(order: list[int], seed: int) -> None:
     ]
     shuffled = [Cell(c.result, c.items.sample(frac=1, random_state=int(rng.integers(99)))) for c in cells]
     assert table(*[shuffled[i] for i in order]).model_dump_json() == table(*cells).model_dump_json()
+
+
+def test_single_shares_change_in_points_and_sizes_by_a_ratio() -> None:
+    from awqbench.compare.differences import _delta_unit
+    from awqbench.record.schema import Metric
+
+    def unit(name: str) -> str:
+        return _delta_unit(Metric(id="m", value=1.0, unit=name, n=1, protocol="p", pairing="none"))
+
+    assert (unit("share"), unit("score"), unit("bytes"), unit("seconds")) == ("share", "score", "relative", "relative")

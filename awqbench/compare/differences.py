@@ -33,7 +33,7 @@ def metric_difference(baseline: Cell, candidate: Cell, metric: Metric, seed: int
         baseline_value=other.value if other else None,
         candidate_value=metric.value,
         delta=None,
-        delta_unit=metric.unit if metric.pairing in ("difference", "to-reference") else RELATIVE,
+        delta_unit=_delta_unit(metric),
         n=0,
     )
     try:
@@ -49,6 +49,13 @@ def metric_difference(baseline: Cell, candidate: Cell, metric: Metric, seed: int
     return row.model_copy(update=_figures(effect, metric))
 
 
+def _delta_unit(metric: Metric) -> str:
+    """Sizes and times change by a ratio; a share or a score near zero would turn any change into hundreds of per cent."""
+    if metric.pairing in ("difference", "to-reference"):
+        return metric.unit
+    return metric.unit if metric.pairing == "none" and metric.unit in ("share", "score") else RELATIVE
+
+
 def _figures(effect: Effect, metric: Metric) -> dict[str, object]:
     low = high = None
     if effect.bounds:
@@ -56,7 +63,7 @@ def _figures(effect: Effect, metric: Metric) -> dict[str, object]:
         if metric.pairing == "to-reference" and effect.pairs and effect.pairs.reference is None:
             low = max(low, 0.0)  # a distance is never negative
     delta: float | None = effect.estimate
-    if metric.pairing == "none":
+    if metric.pairing == "none" and _delta_unit(metric) == RELATIVE:
         delta = effect.estimate / abs(effect.baseline_value) if effect.baseline_value else None
     return {
         "baseline_value": effect.baseline_value,

@@ -11,7 +11,13 @@ import transformers
 
 from awqbench.backends.torch_engine import TorchEngine
 
-SMALL = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
+SMALL = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
 GQA = {**SMALL, "intermediate_size": 64, "num_key_value_heads": 2}
 EXPERTS = {**GQA, "moe_intermediate_size": 16}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
