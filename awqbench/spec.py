@@ -66,7 +66,7 @@ class NoiseFloorSpec(Table):
 
     enabled: bool = True
     batch_size: int = Field(
-        3, gt=0, description="differs from the reference's, so that another summation order is used"
+        1, gt=0, description="differs from the reference's, so that another summation order is used"
     )
     share: float = Field(0.5, gt=0, le=1, description="share of each suite's items measured twice")
 

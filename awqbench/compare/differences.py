@@ -50,7 +50,7 @@ def metric_difference(baseline: Cell, candidate: Cell, metric: Metric, seed: int
 
 
 def _delta_unit(metric: Metric) -> str:
-    """Sizes and times change by a ratio; a share or a score near zero would turn any change into hundreds of per cent."""
+    """Sizes and times change by a ratio; near zero, where shares and scores may lie, a ratio says nothing."""
     if metric.pairing in ("difference", "to-reference"):
         return metric.unit
     return metric.unit if metric.pairing == "none" and metric.unit in ("share", "score") else RELATIVE
