@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,8 @@ from awqbench.sources.texts import resolve_text
 from awqbench.spec import QuantizeSpec, RunSpec, load_spec
 from awqbench.watch import Silent
 
+log = logging.getLogger(__name__)
+
 __all__ = ["load_run", "quantize", "run"]
 
 
@@ -42,16 +45,17 @@ def run(spec: RunSpec | str | Path, out: str | Path, *, watcher: Watcher | None 
     model = resolve_model(checked.model.source, checked.model.revision, checked.model.trust_remote_code)
     plan = make_plan(checked, model, model_hash(model.path))
     directory = RunDirectory(Path(out))
-    if directory.root.exists() and not directory.manifest.exists() and any(directory.root.iterdir()):
-        raise UserError(f"{directory.root} is not empty and no run directory: choose another --out")
+    directory.refuse_foreign()
     fresh = not directory.root.exists()
     with directory.lock():
         manifest = _manifest(plan, directory)
+        if manifest.policy_hash != manifest.declared_policy_hash:
+            log.warning("the gates are not those declared when this run began: the report says so")
         write_model(directory.manifest, manifest)
         try:
             execute(plan, directory, watcher or Silent())
         except UserError:
-            if fresh and not directory.cells.exists():
+            if fresh and directory.is_empty():
                 shutil.rmtree(directory.root)  # a mistake in the spec must not leave a run directory behind
             raise
         _drop_unplanned(plan, directory)
@@ -101,16 +105,16 @@ def quantize(
 
 def _manifest(plan: Plan, directory: RunDirectory) -> Manifest:
     spec = plan.spec.model_dump(mode="json", exclude_none=True)
-    created = _now()
-    if directory.manifest.is_file():
-        created = read_record(directory.manifest, Manifest).created
+    policy = policy_hash(plan.spec.gates)
+    earlier = read_record(directory.manifest, Manifest) if directory.manifest.is_file() else None
     return Manifest(
         awqbench_version=__version__,
-        created=created,
+        created=earlier.created if earlier else _now(),
+        declared_policy_hash=earlier.declared_policy_hash if earlier else policy,
         command=sys.argv,
         spec=spec,
         spec_hash=content_key(spec),
-        policy_hash=policy_hash(plan.spec.gates),
+        policy_hash=policy,
         model=_describe(plan.model, plan.model_hash, plan.spec),
         data=plan.data,
         packages=packages(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from awqbench.errors import UserError
+
 
 def cache_dir(name: str) -> Path:
     """A folder of the user's cache: $AWQBENCH_CACHE, else $XDG_CACHE_HOME/awqbench, else ~/.cache/awqbench."""
@@ -12,5 +14,8 @@ def cache_dir(name: str) -> Path:
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "awqbench"
     )
     folder = Path(base) / name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the cache {folder}: {error.strerror}; set AWQBENCH_CACHE to a folder") from None
     return folder

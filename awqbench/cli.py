@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+BUG = 70  # EX_SOFTWARE; Python's own 1 would read as "a gate fails"
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory made by [bold]awqbench run[/].")]
 
@@ -35,22 +40,31 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("awqbench").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled CI job cleans up as Ctrl-C does
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = app(standalone_mode=False)  # typer hands back the status of typer.Exit, and 130 for Ctrl-C
     except typer.Abort:
-        sys.exit(ExitCode.INTERRUPTED)
+        code = ExitCode.INTERRUPTED
     except AwqbenchError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command resumes where it stopped", ExitCode.INTERRUPTED)
+        code = ExitCode.INTERRUPTED
+    except OSError as error:
+        # Files that can't be written are the user's to mend; anything else without a file name is a bug.
+        if error.filename is None and error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
+            traceback.print_exc()
+            sys.exit(BUG)
+        _fail(f"{error.strerror}: {error.filename or 'while writing a result'}", ExitCode.USER_ERROR)
     except Exception as error:
         show = getattr(error, "show", None)  # what typer raises for a wrong option knows how to print itself
         if show is None:
-            raise
+            traceback.print_exc()
+            sys.exit(BUG)
         show()
         sys.exit(ExitCode.USER_ERROR)
+    if code == ExitCode.INTERRUPTED:
+        _fail("interrupted; the same command resumes", code)
+    sys.exit(code or ExitCode.DONE)
 
 
 @app.callback(invoke_without_command=True)

@@ -9,9 +9,11 @@ from pathlib import Path
 from awqbench.cache import cache_dir
 from awqbench.formats.checkpoint import weights_hash
 from awqbench.record.files import content_key, write_atomic
-from awqbench.resources import content
 from awqbench.sources.texts import resolve_text
 from awqbench.spec import DivergenceSpec, FairnessSpec, PerplexitySpec, SuiteBase, TasksSpec
+
+# Configuration, tokenizers, and code that trust_remote_code would run.
+_COMPANIONS = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
 
 
 def model_hash(folder: Path) -> str:
@@ -24,7 +26,11 @@ def model_hash(folder: Path) -> str:
     memory = cache_dir("hashes") / stamp
     if memory.is_file():
         return memory.read_text()
-    small = [f for f in files if f.suffix in {".json", ".jinja", ".model", ".txt"} and f.name != "quantize.json"]
+    small = [
+        f
+        for f in files
+        if f.suffix in {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"} and f.name != "quantize.json"
+    ]
     digest = content_key([weights_hash(folder), [[f.name, file_hash(f)] for f in small]])
     write_atomic(memory, digest)
     return digest
@@ -54,11 +60,12 @@ def suite_data(suite: SuiteBase) -> dict[str, str]:
     if isinstance(suite, TasksSpec):
         from awqbench.suites.task_loading import load_tasks
 
-        load_tasks(suite.tasks, suite.include_path, suite.num_fewshot, 0)  # a misspelt name must not wait for its cell
-        found = {"suites/tasks": folder_hash(content("suites") / "tasks"), "lm-eval": version("lm-eval")}
-        if suite.include_path:
-            found[suite.include_path] = folder_hash(Path(suite.include_path))
-        return found
+        # Loading them here also finds a misspelt name before anything is measured.
+        tasks = load_tasks(suite.tasks, suite.include_path, suite.num_fewshot, 0)
+        asked = {
+            f"task {name}": content_key([task.dump_config(), list(task.eval_docs)]) for name, task in tasks.items()
+        }
+        return {**asked, "lm-eval": version("lm-eval")}
     if isinstance(suite, FairnessSpec):
         from awqbench.suites.fairness_sets import set_hash
 

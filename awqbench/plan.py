@@ -6,15 +6,21 @@ not done again.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from awqbench import __version__
+from awqbench.backends.torch_engine import pick_device
 from awqbench.errors import UserError
-from awqbench.fingerprint import checkpoint_hash, suite_data
+from awqbench.fingerprint import checkpoint_hash, folder_hash, suite_data
+from awqbench.formats.config import read_config
+from awqbench.ops import cpu
+from awqbench.record.environment import hardware, usable_cores
 from awqbench.record.files import content_key
+from awqbench.resources import content
 from awqbench.sources.models import ResolvedModel
 from awqbench.sources.texts import resolve_text
 from awqbench.spec import BackendSpec, RunSpec, SuiteBase
@@ -75,7 +81,8 @@ def make_plan(spec: RunSpec, model: ResolvedModel, model_hash: str) -> Plan:
         "engine": {name: version(name) for name in ("torch", "transformers", "lm-eval")},
         "model": model_hash,
         "dtype": spec.model.dtype,
-        "device": spec.model.device,
+        "device": str(pick_device(spec.model.device)),
+        "machine": {name: hardware().get(name) for name in ("cpu", "gpus")},
         "threads": spec.threads,
         "seed": spec.seed,
     }
@@ -114,13 +121,19 @@ def _weights(
     if backend.checkpoint:
         if not Path(backend.checkpoint).is_dir():
             raise UserError(f"backends.{name}.checkpoint: no folder at {backend.checkpoint}")
-        return None, checkpoint_hash(Path(backend.checkpoint))
+        read_config(Path(backend.checkpoint))  # a folder that is no checkpoint must not wait for its cell
+        return None, content_key([checkpoint_hash(Path(backend.checkpoint)), _kernel()])
     settings = spec.quantize_for(name)
     recipe: dict[str, Any] = {**shared, "method": backend.kind, "quantize": settings.model_dump()}
     calibration = resolve_text(settings.calibration)
     recipe["calibration"] = data[settings.calibration] = calibration.sha256
     key = content_key(recipe)
-    return Job(f"checkpoint/{name}", "checkpoint", name, None, spec.role_of(name), key), key
+    return Job(f"checkpoint/{name}", "checkpoint", name, None, spec.role_of(name), key), content_key([key, _kernel()])
+
+
+def _kernel() -> list[str | None]:
+    """What multiplies packed weights here: the kernel's sources, and whether it can be built."""
+    return [folder_hash(content("kernels") / "cpu"), cpu.unavailable()]
 
 
 def _suite_jobs(
@@ -133,13 +146,14 @@ def _suite_jobs(
 ) -> list[Job]:
     reference = spec.reference
     settings = suite.model_dump(exclude={"backends"})
+    machine = [usable_cores(), os.environ.get("OMP_NUM_THREADS")] if settings["kind"] == "latency" else None
     against_reference = settings["kind"] == "divergence"
 
     def key(name: str, role: Role, share: float, batch_size: int | None) -> str:
         backend = spec.backends[reference if role == "noise" else name].model_dump(
             exclude={"timeout_s", "batch_size", "checkpoint", "quantize", "role"}
         )
-        own = [weights[reference if role == "noise" else name][0], backend, batch_size, share, role == "noise"]
+        own = [weights[reference if role == "noise" else name][0], backend, batch_size, share, role, machine]
         return content_key([shared, settings, data, own])
 
     roles: list[tuple[str, Role, float, int | None]] = []

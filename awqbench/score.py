@@ -47,6 +47,8 @@ def judge_run(run: Run, policy: Path | None = None, baseline: Path | None = None
     there instead of this run's reference. Raises UserError when its items are not the same.
     """
     spec = spec_of(run)
+    if run.manifest.finished is None:
+        raise UserError(f"{run.path} is unfinished: run it again, it resumes")
     gates = load_gates(policy) if policy else spec.gates
     if not gates:
         raise UserError(f"no [[gates]] in {policy or run.path / 'manifest.json'}: nothing says what may ship")
@@ -99,7 +101,9 @@ def rescore(path: Path) -> Run:
 
     run = load_run(path)
     compare_run(run)
-    if spec_of(run).gates:
-        judge_run(run)
-    render(path)
+    try:
+        if spec_of(run).gates:
+            judge_run(run)
+    finally:
+        render(path)  # a gate that names no metric must not cost the report of what was measured
     return run

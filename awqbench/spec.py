@@ -58,7 +58,7 @@ class BackendSpec(Table):
     dtype: DType | None = Field(None, description="compute type, when it must differ from the model's")
     batch_size: int | None = Field(None, gt=0, description="sequences per forward pass")
     python: str | None = Field(None, description="interpreter of this backend's environment")
-    timeout_s: float = Field(3600.0, gt=0, description="deadline of one request to the worker")
+    timeout_s: float = Field(3600.0, gt=0, description="longest wait for a worker's next result")
 
 
 class NoiseFloorSpec(Table):
@@ -139,7 +139,7 @@ class GateSpec(Table):
     """[[gates]]: one limit, declared before anything is measured."""
 
     name: str | None = None
-    metric: str = Field(description="pattern of metric ids, as in a shell: perplexity/*")
+    metric: str = Field(description="pattern of metric ids with * and ?: perplexity/*")
     candidates: list[str] | None = Field(
         None, description="backends judged; by default every candidate, never a control"
     )

@@ -20,6 +20,7 @@ PPL = {"id": "perplexity/t@64", "unit": "perplexity", "higher_is_better": False,
 KL = {"id": "divergence/t/kl", "unit": "nats per token", "higher_is_better": False, "pairing": "to-reference"}
 TTFT = {"id": "latency/ttft", "unit": "s", "higher_is_better": False, "pairing": "ratio-of-medians"}
 SIZE = {"id": "size/checkpoint", "unit": "bytes", "higher_is_better": False, "pairing": "none"}
+GAP = {"id": "fairness/s/gap[g]", "unit": "share", "higher_is_better": False, "pairing": "none"}
 
 
 def cell(
@@ -100,6 +101,19 @@ def test_a_distance_needs_no_reference_cell_and_is_compared_with_controls() -> N
     ]  # fmt: skip
 
 
+def test_signed_scores_that_agree_keep_an_interval() -> None:
+    signed = {"id": "fairness/bbq/bias", "unit": "score", "higher_is_better": None, "pairing": "difference"}
+    scores = np.tile([-1.0, 0.0, 1.0], 100)
+    found = row(table(cell("reference", signed, scores), cell("awq", signed, scores)), "awq")
+    assert found.delta == 0
+    assert -0.03 < found.ci_low < 0 < found.ci_high < 0.03
+
+
+def test_a_window_without_a_disagreement_is_not_one_draw() -> None:
+    kind = {"id": "d/top1", "unit": "share of positions", "higher_is_better": False, "pairing": "to-reference"}
+    assert row(table(cell("awq", kind, np.zeros(8))), "awq").ci_high == 0  # each is a mean over many positions
+
+
 def test_times_are_not_paired() -> None:
     rng = np.random.default_rng(0)
     found = row(
@@ -116,6 +130,27 @@ def test_a_single_figure_has_a_relative_change_and_no_interval() -> None:
     found = row(table(cell("reference", SIZE, [400]), cell("awq", SIZE, [100])), "awq")
     assert (found.delta, found.delta_unit, found.ci_low, found.p, found.n) == (-0.75, "relative", None, None, 1)
     assert row(table(cell("reference", SIZE, [0]), cell("awq", SIZE, [100])), "awq").delta is None
+
+
+def test_single_figures_on_other_items_are_not_compared() -> None:
+    whole, half = np.zeros(100), np.zeros(50)
+    found = table(
+        cell("reference", GAP, whole), cell("again", GAP, half), cell("awq", GAP, whole), cell("rtn", GAP, half)
+    )
+    assert (row(found, "again").delta, row(found, "awq").noise, row(found, "awq").within_noise) == (None, None, None)
+    assert row(found, "awq").delta == 0
+    assert row(found, "rtn").delta is None
+    assert found.notes == [
+        "awq/s fairness/s/gap[g] against rtn: fairness/s/gap[g]: 50 items against 100: not the same items",
+        "rtn/s fairness/s/gap[g] against reference: fairness/s/gap[g]: 100 items against 50: not the same items",
+    ]
+
+
+def test_a_share_of_the_answers_that_count_is_compared_on_the_same_items() -> None:
+    """BBQ's bias counts answers that are not 'unknown', so its n is the model's own; the items asked are the same."""
+    cells = [cell("reference", GAP, np.zeros(100)), cell("awq", GAP, np.ones(100))]
+    cells[1].result.metrics[0] = cells[1].result.metrics[0].model_copy(update={"n": 93})
+    assert row(table(*cells), "awq").delta == 1
 
 
 def test_the_noise_floor_is_taken_on_its_own_items() -> None:

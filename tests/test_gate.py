@@ -20,6 +20,7 @@ PPL = {"unit": "perplexity", "higher_is_better": False, "pairing": "log-ratio"}
 KL = {"unit": "nats per token", "higher_is_better": False, "pairing": "to-reference"}
 RATE = {"unit": "tokens/s", "higher_is_better": True, "pairing": "ratio-of-medians"}
 SIZE = {"unit": "bytes", "higher_is_better": False, "pairing": "none"}
+GAP = {"unit": "share", "higher_is_better": False, "pairing": "none"}
 ROLES = {"reference": "reference", "rtn": "control", "reference-again": "noise"}
 
 
@@ -174,6 +175,26 @@ def test_a_group_that_is_too_small_is_listed_and_holds_nothing_up() -> None:
     assert result.overall == "pass"
 
 
+def test_a_rule_whose_groups_are_all_too_small_holds_the_verdict_up() -> None:
+    whole, rare = GateSpec(metric="*", margin=0.08), GateSpec(metric="*", margin=0.9, attribute="rare")
+    result = decide(planted(), whole, rare)
+    assert exit_code(result) == ExitCode.INCONCLUSIVE
+    assert result.candidates == {"awq": "inconclusive"}
+    groups = [rule for rule in result.rules if rule.group]
+    assert len(groups) == 2
+    assert all("not judged: too few items in every group (" in rule.reason for rule in groups)
+
+
+def test_a_group_in_one_cluster_is_no_small_group() -> None:
+    group = np.repeat(["a", "b", "c"], 100)
+    clusters = ["passage" if name == "a" else f"i{i}" for i, name in enumerate(group)]
+    scores = np.random.default_rng(0).gamma(20, 0.001, 300)
+    cells = [cell("awq", "kl", scores, KL, group_region=group, cluster=clusters)]
+    result = decide(cells, GateSpec(metric="*", margin=0.2, attribute="region"))
+    assert {rule.group: rule.verdict for rule in result.rules} == {"a": "inconclusive", "b": "pass", "c": "pass"}
+    assert result.overall == "inconclusive"
+
+
 def test_holm_keeps_many_rules_from_failing_by_chance() -> None:
     rng = np.random.default_rng(5)
     cells = []
@@ -201,6 +222,22 @@ def test_controls_are_judged_only_when_named() -> None:
     assert decide(cells, GateSpec(metric="*", margin=0.03, candidates=["rtn"])).candidates == {"rtn": "fail"}
     with pytest.raises(UserError, match="awqq"):
         decide(cells, GateSpec(metric="*", margin=0.03, candidates=["awqq"]))
+
+
+def test_a_rule_without_a_candidate_names_the_backends_there_are() -> None:
+    cells = [accuracy(0, 500)[0], cell("rtn", "tasks/a", np.ones(500), SHARE)]
+    with pytest.raises(UserError, match=r"'tasks/\*'.*reference \(reference\), rtn \(control\)"):
+        decide(cells, GateSpec(metric="tasks/*", margin=0.03))
+
+
+def test_brackets_in_a_pattern_are_those_of_the_metric() -> None:
+    ids = ("fairness/s/gap[gender]", "fairness/s/gapg", "fairness/s/gap[age]")
+    cells = [cell(name, id, np.zeros(30), GAP, id[-5]) for id in ids for name in ("reference", "awq")]
+    for pattern in ("fairness/*/gap[gender]", "*gap[gen*]", "fairness/?/gap[gender]"):
+        result = decide(cells, GateSpec(metric=pattern, margin=0.03))
+        assert [rule.metric for rule in result.rules] == ["fairness/s/gap[gender]"]
+    with pytest.raises(UserError, match="matches no metric"):
+        decide(cells, GateSpec(metric="fairness/s/[gG]apg", margin=0.03))
 
 
 def test_a_rule_that_fits_nothing_names_what_there_is() -> None:
@@ -285,6 +322,32 @@ def test_an_earlier_run_of_the_same_candidate_is_a_baseline() -> None:
         decide(now, gate, baseline_cells=accuracy(50, 500))
 
 
+def test_the_same_candidate_earlier_is_named_as_such() -> None:
+    earlier, now = accuracy(0, 1000), accuracy(100, 1000)
+    (rule,) = decide(now, GateSpec(metric="*", margin=0.02), baseline_cells=earlier).rules
+    assert "worse than for awq in the baseline (" in rule.reason
+    (rule,) = decide(now, GateSpec(metric="*", margin=0.02), baseline_cells=earlier[:1]).rules
+    assert "worse than for reference (" in rule.reason
+
+
+def test_a_single_figure_on_other_items_is_no_baseline() -> None:
+    now, earlier = ([cell(b, "s/gap[g]", np.zeros(n), GAP) for b in ("reference", "awq")] for n in (400, 200))
+    with pytest.raises(UserError, match=r"200 items of s/gap\[g\] and this run 400"):
+        decide(now, GateSpec(metric="*", margin=0.02), baseline_cells=earlier)
+    result = decide([now[0], earlier[1]], GateSpec(metric="*", margin=0.02))
+    assert result.invalid == ["awq/s: s/gap[g]: s/gap[g]: 400 items against 200: not the same items"]
+
+
+@pytest.mark.parametrize("gained", [4, 20, 50])
+def test_a_gain_is_planned_as_if_it_stood_alone(gained: int) -> None:
+    after, clusters = np.arange(100) < gained, [f"c{i // 25}" for i in range(100)]
+    cells = [cell(name, "m", x, SHARE, cluster=clusters) for name, x in (("reference", np.zeros(100)), ("awq", after))]
+    gate = GateSpec(metric="*", margin=0.02)
+    alone, among = (decide(cells, *[gate] * family).rules[0] for family in (1, 20))
+    assert alone.n_needed is not None
+    assert (among.estimate, among.n_needed) == (-gained / 100, alone.n_needed)
+
+
 def test_a_stored_baseline_needs_no_predictions() -> None:
     stored = [Cell(c.result, c.items[["metric", "item_id", "cluster", "score", "correct"]]) for c in accuracy(0, 500)]
     gate = GateSpec(metric="*", margin=0.03)
@@ -299,10 +362,18 @@ def test_the_policy_hash_is_that_of_the_rules() -> None:
     assert policy_hash(gates) != policy_hash([gates[0], gates[1].model_copy(update={"margin": 0.2})])
 
 
-def test_no_rules_show_nothing_and_fail_nothing() -> None:
+def test_no_rules_show_nothing() -> None:
     result = decide(accuracy(0, 30))
     assert result.overall == "inconclusive"
-    assert exit_code(result) == ExitCode.DONE
+    assert exit_code(result) == ExitCode.INCONCLUSIVE
+    assert exit_code(result.model_copy(update={"overall": "pass"})) == ExitCode.INCONCLUSIVE
+
+
+def test_no_flip_is_no_weaker_evidence_than_one() -> None:
+    """An unchanged rerun passes wherever one lost item would."""
+    columns = {"cluster": [f"c{i // 10}" for i in range(300)]}
+    gate = GateSpec(metric="*", margin=0.03)
+    assert [decide(accuracy(k, 300, **columns), gate).overall for k in (0, 1)] == ["pass", "pass"]
 
 
 def test_clusters_widen_what_a_rule_may_conclude() -> None:

@@ -76,6 +76,7 @@ def test_the_noise_floor_is_the_reference_in_other_batches() -> None:
         ({"noise_floor": {"batch_size": 7}}, {"again"}),
         ({"gates": [{"metric": "*", "margin": 0.1}]}, set()),
         ({"telemetry_interval_s": 2.0}, set()),
+        ({"backends": {**BACKENDS, "rtn": {"kind": "rtn", "role": "candidate"}}}, {"cell/rtn"}),
     ],
 )  # fmt: skip
 def test_a_change_touches_the_cells_it_can_change(changes: dict[str, Any], touched: set[str]) -> None:

@@ -17,7 +17,12 @@ class PackedBackend(TorchEngine):
 
     def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
         """Load `checkpoint`, an AutoAWQ GEMM folder."""
-        return load_quantized(Path(options["checkpoint"]), dtype, str(self.device))
+        return load_quantized(
+            Path(options["checkpoint"]),
+            dtype,
+            str(self.device),
+            trust_remote_code=options.get("trust_remote_code", False),
+        )
 
     def kernel(self) -> str:
         """The kernels in use, with the number of linears each serves."""

@@ -19,10 +19,16 @@ class ReferenceBackend(TorchEngine):
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                options["model_dir"], dtype=dtype, trust_remote_code=options.get("trust_remote_code", False)
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                options["model_dir"],
+                dtype=dtype,
+                trust_remote_code=options.get("trust_remote_code", False),
+                output_loading_info=True,
             )
         except (SafetensorError, OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"cannot load the model in {options['model_dir']}: {first}") from error
+        missing = sorted(loading["missing_keys"])
+        if missing:  # transformers would fill them with random numbers and say so in a log
+            raise UserError(f"the model in {options['model_dir']} lacks {len(missing)} weights, first {missing[0]}")
         return model.to(self.device)

@@ -47,6 +47,7 @@ class TorchEngine:
             "kernel": self.kernel(),
             "weight_bytes": weight_bytes(self.model),
             "load_s": time.perf_counter() - started,
+            "device_uuid": device_uuid(self.device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "capabilities": ["score", "logprobs", "decode-logprobs", "generate", "time"],
@@ -195,6 +196,11 @@ def pick_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r} (allowed: auto, cpu, cuda, cuda:N)") from None
+
+
+def device_uuid(device: torch.device) -> str | None:
+    """NVML's name for the device, so that only its telemetry is read; None on a CPU."""
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
 
 
 def synchronize(device: torch.device) -> None:

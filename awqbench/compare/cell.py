@@ -40,6 +40,20 @@ class Cell:
         return rows.sort_values("item_id", ignore_index=True)
 
 
+def same_items(first: Cell, second: Cell, metric_id: str) -> bool:
+    """Whether a single figure, which has no items of its own, rests on the same items in both cells.
+
+    Equal counts do, and so do different ones where the cells measured the same items: BBQ's bias counts the answers
+    that are not "unknown", which each model chooses for itself.
+    """
+    before, after = first.metric(metric_id), second.metric(metric_id)
+    if before is None or after is None:
+        return False
+    if before.n == after.n:
+        return True
+    return not first.items.empty and set(first.items["item_id"]) == set(second.items["item_id"])
+
+
 def by_name(cells: Iterable[Cell]) -> list[Cell]:
     """Cells in the order of suite and backend, whatever order they were read in."""
     return sorted(cells, key=lambda cell: (cell.result.suite, cell.result.backend))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from awqbench.compare.cell import Cell
+from awqbench.compare.cell import Cell, same_items
 from awqbench.compare.pairs import Pairs, pair_items
 from awqbench.errors import InvalidMeasurement
 from awqbench.record.schema import Flips, Metric
@@ -50,7 +50,7 @@ def measure_effect(
     """How a metric changes from the baseline's cell to the candidate's, by the metric's `pairing`.
 
     sign: 1 for the change, -1 for the loss of a metric where higher is better. Raises InvalidMeasurement for scores
-    that are not finite or items that cannot be paired.
+    that are not finite, items that cannot be paired, or single figures of other items.
     """
     if metric.pairing == "none":
         return _plain(baseline, candidate, metric, sign)
@@ -64,6 +64,8 @@ def _plain(baseline: Cell, candidate: Cell, metric: Metric, sign: float) -> Effe
     before, after = other.value if other else None, metric.value
     if before is None or after is None or not (math.isfinite(before) and math.isfinite(after)):
         raise InvalidMeasurement(f"{metric.id}: no figure to compare (baseline {before}, candidate {after})")
+    if other and not same_items(baseline, candidate, metric.id):
+        raise InvalidMeasurement(f"{metric.id}: {other.n} items against {metric.n}: not the same items")
     return Effect(sign * (after - before), False, 1, before, after, problem="a single figure, compared as it is")
 
 
@@ -129,16 +131,17 @@ def _paired(baseline: Cell, candidate: Cell, metric: Metric, sign: float, cluste
 
 
 def is_binary(pairs: Pairs, metric: Metric) -> bool:
-    """Whether a zero change of the items is weak evidence: scores that are 0 or 1, or shares that all agree.
+    """Whether a zero change of the items is weak evidence: scores that are 0 or 1, or in [-1, 1] where all agree.
 
-    Log-likelihoods and divergences are real numbers: equal to the last bit, they show the same model.
+    Log-likelihoods and divergences are real numbers: equal to the last bit, they show the same model. Nor is a distance
+    of 0 one draw: it is a window's mean over many positions.
     """
-    if metric.pairing == "log-ratio" or "nats" in metric.unit:
+    if pairs.reference is None or metric.pairing in ("log-ratio", "to-reference") or "nats" in metric.unit:
         return False
-    scores = pairs.candidate if pairs.reference is None else np.concatenate([pairs.reference, pairs.candidate])
+    scores = np.concatenate([pairs.reference, pairs.candidate])
     if np.isin(scores, (0.0, 1.0)).all():
         return True
-    return bool((pairs.change() == 0).all() and scores.min() >= 0 and scores.max() <= 1)
+    return bool((pairs.change() == 0).all() and scores.min() >= -1 and scores.max() <= 1)
 
 
 def _value(scores: Floats, logarithmic: bool) -> float:

@@ -79,7 +79,8 @@ def _measure_cell(
         with workers.lease(_engine(plan, job, run), unfinished / "log.txt", fresh=fresh) as worker:
             result.engine = {k: v for k, v in worker.description.items() if k != "load_s"}
             result.seconds["load"] = worker.description["load_s"]
-            with Sampler(worker.pid, plan.spec.telemetry_interval_s) as sampler:
+            uuid = worker.description.get("device_uuid")
+            with Sampler(worker.pid, plan.spec.telemetry_interval_s, uuid=uuid) as sampler:
                 begun = time.perf_counter()
                 measured = measure(_context(plan, job, run, worker, progress))
                 result.seconds["measure"] = time.perf_counter() - begun
@@ -87,7 +88,8 @@ def _measure_cell(
             peaks = worker.memory() if fresh else {}
             result.memory = {"weights": int(worker.description["weight_bytes"]), **peaks, **measured.memory}
         result.telemetry = sampler.summary()
-        _check(measured, suite.kind, result.telemetry.throttled)
+        on_gpu = str(result.engine.get("device", "")).startswith("cuda")
+        _check(measured, suite.kind, on_gpu and result.telemetry.throttled)
         result.metrics = measured.metrics
     except BackendUnavailable as error:
         result.status, result.reason = "skipped", str(error)

@@ -13,7 +13,8 @@ from awqbench.executors.cell import Outcome, run_job
 from awqbench.executors.checkpoint import KEY_FILE
 from awqbench.executors.pool import WorkerPool
 from awqbench.plan import Job, Plan
-from awqbench.record.layout import RunDirectory
+from awqbench.record.files import write_model
+from awqbench.record.layout import RunDirectory, move_into_place
 from awqbench.record.reader import read_record
 from awqbench.record.schema import CellResult
 from awqbench.worker.client import WorkerFailed
@@ -65,14 +66,14 @@ def _execute(plan: Plan, run: RunDirectory, watcher: Watcher, workers: WorkerPoo
 
 def record_failure(plan: Plan, job: Job, run: RunDirectory, reason: str) -> Outcome:
     """A cell that can't be measured because a job it needs failed."""
-    from awqbench.record.files import write_model
-
     assert job.suite is not None
     result = CellResult(
         backend=job.backend, suite=job.suite, kind=plan.spec.suites[job.suite].kind, role=job.role, key=job.key,
         status="failed", reason=reason,
     )  # fmt: skip
-    write_model(run.cell(job.backend, job.suite) / "result.json", result)
+    unfinished = run.unfinished(job.id.replace("/", "__"))
+    write_model(unfinished / "result.json", result)
+    move_into_place(unfinished, run.cell(job.backend, job.suite))
     return Outcome("failed", reason)
 
 

@@ -41,7 +41,8 @@ def load_quantized(
     checkpoint = Path(checkpoint)
     read_config(checkpoint)
     shards = Shards(checkpoint)
-    names = set(shards.entries)
+    # Older tools stored the rotary frequencies, which every model computes.
+    names = {name for name in shards.entries if not name.endswith("rotary_emb.inv_freq")}
     bits = effective_bits(checkpoint)
     config = model_config(checkpoint, trust_remote_code)
     with _parameters_on_meta():

@@ -32,8 +32,8 @@ def judge(
     A rule passes when its one-sided upper bound is within the margin: passing all of them is an intersection-union
     test (Berger 1982) and needs no correction. It fails when its p, adjusted by Holm over all rules judged here, is
     below its alpha, so that many rules raise no more false alarms than one. Otherwise it is inconclusive. Single
-    figures without items are compared as they are. Groups under `min_group` are listed and don't count. `comparison`
-    says which losses are no larger than the reference's difference to itself.
+    figures without items are compared as they are. Groups under `min_group` are listed and don't count, unless a rule
+    finds no larger one. `comparison` says which losses are no larger than the reference's difference to itself.
     baseline_cells: an earlier run's, to be held against instead of the reference; where it lacks a suite this run's
     reference stands in. No rules at all give an inconclusive verdict, for nothing shows that the candidate may ship.
     Raises UserError for a rule that fits nothing, or an earlier run with other items.
@@ -87,7 +87,7 @@ def exit_code(verdict: Verdict) -> ExitCode:
     if verdict.invalid:
         return ExitCode.MEASUREMENT_FAILED
     if not verdict.rules:
-        return ExitCode.DONE  # nothing was asked
+        return ExitCode.INCONCLUSIVE  # nothing was judged
     codes = {"pass": ExitCode.DONE, "fail": ExitCode.GATE_FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
     return codes[verdict.overall]
 
@@ -110,8 +110,9 @@ def _result(trial: Trial, p_holm: float | None, family: int) -> RuleResult:
     verdict = _verdict(trial, p_holm)
     needed = None
     if verdict == "inconclusive" and trial.bounds:
-        # A loss beyond the margin has to be shown among all rules, one within it only by itself.
-        alpha = gate.alpha / family if abs(trial.estimate) > trial.margin else gate.alpha
+        # A loss beyond the margin has to be shown among all rules, one within it (as is any gain) only by itself.
+        beyond = trial.estimate > trial.margin or (gate.sided == "two" and trial.estimate < -trial.margin)
+        alpha = gate.alpha / family if beyond else gate.alpha
         needed = items_needed(trial.bounds, trial.n, trial.margin, alpha, sided=gate.sided)
     sentence = reason(trial, verdict, needed, family, p_holm)
     if verdict == "inconclusive" and gate.on_inconclusive != "inconclusive" and not trial.small:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from awqbench.compare.cell import Cell, by_name, find, stand_in
+from awqbench.compare.cell import Cell, by_name, find, same_items, stand_in
 from awqbench.compare.groups import SLICED
 from awqbench.errors import UserError, unknown_choice
 from awqbench.gate.trial import sliced_attributes
@@ -27,10 +27,14 @@ class Matched:
 
 
 def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
-    """What the rule judges among the cells. Raises UserError when its pattern, candidate or attribute fits nothing."""
+    """What the rule judges among the cells.
+
+    In a pattern only * and ? are wildcards: metric ids have brackets. Raises UserError when its pattern, candidate or
+    attribute fits nothing, or when there is no candidate.
+    """
     cells = by_name(cells)
     known = sorted({metric.id for cell in cells if cell.ok for metric in cell.result.metrics})
-    wanted = {name for name in known if name == gate.metric or fnmatchcase(name, gate.metric)}
+    wanted = {name for name in known if fnmatchcase(name, gate.metric.replace("[", "[[]"))}
     found = Matched()
     names = _candidates(gate, cells)
     if not wanted:
@@ -39,6 +43,9 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
             raise UserError(f"gate on {gate.metric!r} matches no metric (there are: {', '.join(known) or 'none'})")
         # The metric may be one of those that were never measured.
         return Matched(invalid=[_failed(cell) for cell in broken], blocked=set(names))
+    if not names:
+        there = ", ".join(sorted({f"{cell.result.backend} ({cell.result.role})" for cell in cells}))
+        raise UserError(f"gate on {gate.metric!r} has no candidate to judge; name some in 'candidates' of: {there}")
     suites = {cell.result.suite for cell in cells if cell.ok and any(m.id in wanted for m in cell.result.metrics)}
     for name in names:
         for suite in sorted(suites):
@@ -84,10 +91,17 @@ def _check_same_items(theirs: Cell, cell: Cell, metric: Metric) -> None:
     where = f"the baseline's {theirs.result.backend}/{theirs.result.suite}"
     if metric.pairing == "to-reference" and theirs.result.role == "reference":
         return
-    if theirs.metric(metric.id) is None:
+    other = theirs.metric(metric.id)
+    if other is None:
         there = ", ".join(sorted(m.id for m in theirs.result.metrics)) or "nothing"
         raise UserError(f"{where} has no {metric.id} (it has {there}): it was measured by another protocol")
-    if metric.pairing in ("ratio-of-medians", "none"):
+    if metric.pairing == "ratio-of-medians":
+        return
+    if metric.pairing == "none":
+        if not same_items(theirs, cell, metric.id):
+            raise UserError(
+                f"{where} measured {other.n} items of {metric.id} and this run {metric.n}: a gate needs the same items"
+            )
         return
     before, after = (set(c.rows(metric.id)["item_id"]) for c in (theirs, cell))
     if before != after:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from awqbench.compare.cell import Cell
 from awqbench.compare.effect import is_binary, measure_effect
@@ -22,7 +21,7 @@ class Trial:
     """The loss of a candidate, with its bounds and what they say of the rule's margin.
 
     bounds and decision are None for a single figure (`point`), and for what cannot be judged: `unjudged` says why;
-    a group that is merely too small (`small`) doesn't hold up the verdict.
+    a group that is merely too small beside others that aren't (`small`) doesn't hold up the verdict.
     """
 
     gate: GateSpec
@@ -66,16 +65,24 @@ def metric_trial(gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric, see
     )
 
 
-def group_trials(gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric) -> Iterator[Trial]:
-    """The rule on every group of its attribute: the group's loss minus that of the attribute's other groups."""
+def group_trials(gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric) -> list[Trial]:
+    """The rule on every group of its attribute: the group's loss minus that of the attribute's other groups.
+
+    Groups under `min_group` are `small`, unless all are: then the rule has shown nothing, and none is let off.
+    """
     distance = metric.pairing == "to-reference" and baseline.result.role == "reference"
     pairs = pair_items(baseline, cell, metric.id, distance=distance, cluster=gate.cluster)
     sign = _sign(metric)
     base = None if distance else measure_effect(baseline, cell, metric, cluster=gate.cluster).baseline_value
     scale = scale_for(gate, metric, base, sign)
-    for attribute in attributes(gate, pairs):
-        for group in sorted(pairs.groups(attribute).dropna().unique()):
-            yield _group_trial(gate, cell, baseline, metric, pairs, scale, attribute, str(group))
+    trials = [
+        _group_trial(gate, cell, baseline, metric, pairs, scale, attribute, str(group))
+        for attribute in attributes(gate, pairs)
+        for group in sorted(pairs.groups(attribute).dropna().unique())
+    ]
+    if not all(trial.small for trial in trials):
+        return trials
+    return [replace(t, small=False, unjudged=f"too few items in every group ({t.unjudged})") for t in trials]
 
 
 def attributes(gate: GateSpec, pairs: Pairs) -> list[str]:
@@ -98,7 +105,8 @@ def _group_trial(
     n, others = int(member.sum()), int(rest.sum())
     estimate = scale.sign * float(change[member].mean() - change[rest].mean())
     bounds, unjudged = None, None
-    if min(n, others) < gate.min_group:
+    small = min(n, others) < gate.min_group
+    if small:
         unjudged = f"{n} items in the group and {others} outside, {gate.min_group} are needed on each side"
     else:
         try:
@@ -119,7 +127,7 @@ def _group_trial(
         bounds,
         decide(bounds, margin, gate.alpha, gate.sided) if bounds else None,
         unjudged=unjudged,
-        small=unjudged is not None,
+        small=small,
         attribute=attribute,
         group=group,
     )

@@ -50,6 +50,22 @@ class RunDirectory:
         """What jobs leave for later jobs; removed when the run is complete."""
         return self.root / "scratch" / key[:16]
 
+    def is_empty(self) -> bool:
+        """Whether no job has left a result."""
+        return not any((self.root / name).exists() for name in ("cells", "checkpoints", "scratch"))
+
+    def refuse_foreign(self) -> None:
+        """Raise UserError when the place holds something else than a run, of which a killed one may lack a manifest."""
+        if self.root.exists() and not self.root.is_dir():
+            raise UserError(f"{self.root} is a file: choose another --out")
+        own = (".lock", f".{self.manifest.name}.")
+        if self.root.is_dir() and not self.manifest.exists():
+            foreign = [entry.name for entry in self.root.iterdir() if not entry.name.startswith(own)]
+            if foreign:
+                raise UserError(
+                    f"{self.root} is not empty and no run directory (it holds {min(foreign)}): choose another --out"
+                )
+
     def drop_scratch(self) -> None:
         """Remove what only unfinished jobs would have read."""
         shutil.rmtree(self.root / "scratch", ignore_errors=True)

@@ -107,7 +107,8 @@ class Manifest(Model):
     command: list[str] = Field(default_factory=list)
     spec: dict[str, Any]
     spec_hash: str
-    policy_hash: str = Field(description="hash of the gates alone, fixed before anything is measured")
+    policy_hash: str = Field(description="hash of the gates alone, written before anything is measured")
+    declared_policy_hash: str = Field(default="", description="the same when the run began: differs if gates changed")
     model: dict[str, Any] = Field(
         description="source, resolved path, config and weight hashes, label, parameters, layers"
     )
@@ -172,7 +173,7 @@ class GroupDifference(Model):
     baseline_value: float | None
     candidate_value: float | None
     delta: float | None
-    rest_delta: float | None = Field(description="the same delta over all items outside the group")
+    rest_delta: float | None = Field(description="the same delta over the attribute's other groups")
     did: float | None = Field(description="delta minus rest_delta, in the metric's unit")
     ci_low: float | None = None
     ci_high: float | None = None

@@ -55,9 +55,11 @@ def resolve_text(source: str) -> Text:
 
 def _read_file(path: Path) -> tuple[str, str]:
     try:
-        return path.stem.replace("/", "-"), path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path} as UTF-8 text: {error}") from None
+    # Two files may have one name, and a file the name of a packaged text: metric ids must differ.
+    return f"{path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}", content
 
 
 def _cut(content: str, low: float, high: float, source: str) -> str:

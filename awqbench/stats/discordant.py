@@ -86,14 +86,18 @@ class DiscordantBounds:
 
 
 def discordant_bounds(differences: Floats, codes: Codes) -> DiscordantBounds:
-    """Bounds for the mean of differences in {-1, 0, 1}; `codes` names the clusters."""
+    """Bounds for the mean of differences in {-1, 0, 1}; `codes` names the clusters.
+
+    Without any flip nothing shows how items of a cluster hang together, and the design effect is taken as 1 (t with
+    the clusters' degrees of freedom remains). That is too narrow where whole clusters would flip at once; counting
+    clusters instead of items, the other extreme, would make an unchanged rerun weaker evidence than one lost item.
+    """
     n, plus, minus = differences.size, float((differences > 0).sum()), float((differences < 0).sum())
     robust = clustered_mean(differences, codes)
     if robust.clusters == n:
         return DiscordantBounds(plus, minus, float(n))
     naive = differences.var(ddof=1) / n
-    # Without any variation nothing shows that items of one cluster are independent: count clusters instead of items.
-    effect = max(1.0, robust.se**2 / naive) if naive > 0 else n / robust.clusters
+    effect = max(1.0, robust.se**2 / naive) if naive > 0 else 1.0
     return DiscordantBounds(plus / effect, minus / effect, n / effect, robust.df)
 
 

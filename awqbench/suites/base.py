@@ -78,6 +78,23 @@ def item_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame[[*ITEM_COLUMNS, *groups]]
 
 
+def name_budget(measurement: Measurement, prefix: str, budget: int | None, available: int) -> Measurement:
+    """Put a declared budget into the metric ids below `prefix`, where it leaves items out: `tasks/piqa+100/acc`.
+
+    Two protocols never share an id, and the first hundred items are another protocol than all of them. The noise
+    floor's share is no budget: its rows pair with the reference's.
+    """
+    if budget is None or budget >= available:
+        return measurement
+
+    def named(identity: str) -> str:
+        return f"{prefix}+{budget}/{identity[len(prefix) + 1 :]}" if identity.startswith(f"{prefix}/") else identity
+
+    items = measurement.items.assign(metric=measurement.items["metric"].map(named).astype("string"))
+    metrics = [metric.model_copy(update={"id": named(metric.id)}) for metric in measurement.metrics]
+    return Measurement(metrics, items, measurement.memory)
+
+
 def measure(context: Context) -> Measurement:
     """Run the suite that the context's table names.
 

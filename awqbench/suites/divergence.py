@@ -33,6 +33,7 @@ class Stretch:
     route: Route
     index: int
     ids: list[int]
+    protocol: str  # text, window and budget, as they stand in metric ids
 
     @property
     def file(self) -> str:
@@ -40,22 +41,24 @@ class Stretch:
         return f"{self.route}-{self.index:05d}.f32"
 
 
-def stretches(context: Context) -> tuple[str, list[Stretch]]:
-    """The text's label and what is measured on it, prefill first."""
+def stretches(context: Context) -> list[Stretch]:
+    """What is measured, prefill first."""
     spec: DivergenceSpec = context.suite
-    label, windows = text_windows(context, spec.text, spec.window, spec.windows)
-    found = [Stretch("prefill", i, ids) for i, ids in enumerate(windows)]
+    windows = text_windows(context, spec.text, spec.window, spec.windows)
+    name = windows.protocol(spec.window, spec.windows)
+    found = [Stretch("prefill", i, ids, name) for i, ids in enumerate(windows.ids)]
     if spec.decode_windows:
         # The decode windows are the starts of the prefill windows: the same text on both paths.
-        count = context.budget(min(spec.decode_windows, len(windows)))
         length = min(spec.decode_window, spec.window)
-        found += [Stretch("decode", i, ids[:length]) for i, ids in enumerate(windows[:count])]
-    return label, found
+        name = windows.protocol(length, spec.decode_windows)
+        starts = windows.ids[: context.budget(spec.decode_windows)]
+        found += [Stretch("decode", i, ids[:length], name) for i, ids in enumerate(starts)]
+    return found
 
 
 def record_reference(context: Context, out: Path) -> None:
     """Write the reference's log-probabilities of every stretch to `out`: float32, rows x vocabulary, row-major."""
-    _, wanted = stretches(context)
+    wanted = stretches(context)
     for done, stretch in enumerate(wanted):
         with (out / stretch.file).open("wb") as stream:
             for chunk in context.worker.logprobs(stretch.ids, 1, stretch.route):
@@ -69,7 +72,7 @@ def measure(context: Context) -> Measurement:
     A row per window and metric: the window's mean. Percentiles are over positions.
     """
     assert context.scratch is not None, "divergence needs the reference's log-probabilities"
-    label, wanted = stretches(context)
+    wanted = stretches(context)
     rows, metrics = [], []
     found: dict[Route, list[Positions]] = {"prefill": [], "decode": []}
     for done, stretch in enumerate(wanted):
@@ -78,7 +81,7 @@ def measure(context: Context) -> Measurement:
         for what, values in positions.by_name().items():
             rows.append(
                 {
-                    "metric": _name(label, stretch, what),
+                    "metric": _name(stretch, what),
                     "item_id": f"{stretch.route}-{stretch.index:05d}",
                     "cluster": f"window-{stretch.index:05d}",
                     "score": float(values.mean()),
@@ -90,7 +93,7 @@ def measure(context: Context) -> Measurement:
         if all_positions:
             stretch = next(s for s in wanted if s.route == route)
             metrics += [
-                _metric(_name(label, stretch, what), what, route, all_positions) for what in all_positions[0].by_name()
+                _metric(_name(stretch, what), what, route, all_positions) for what in all_positions[0].by_name()
             ]
     return Measurement(metrics, item_table(rows))
 
@@ -143,8 +146,8 @@ def _side_by_side(context: Context, stretch: Stretch) -> Iterator[tuple[FloatArr
         row += len(chunk)
 
 
-def _name(label: str, stretch: Stretch, what: str) -> str:
-    return f"divergence/{label}@{len(stretch.ids)}/{stretch.route}/{what}"
+def _name(stretch: Stretch, what: str) -> str:
+    return f"divergence/{stretch.protocol}/{stretch.route}/{what}"
 
 
 def _metric(name: str, what: str, route: Route, parts: list[Positions]) -> Metric:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from awqbench.errors import UserError
 from awqbench.record.schema import GROUP_PREFIX, Metric
-from awqbench.suites.base import Context, Measurement, item_table
+from awqbench.suites.base import Context, Measurement, item_table, name_budget
 from awqbench.suites.fairness_groups import group_measures
 from awqbench.suites.fairness_sets import FairnessItem, FairnessSet, bbq_scores, choose, load_set
 from awqbench.suites.likelihood import encode_pair, score_pairs
@@ -33,6 +34,9 @@ def measure(context: Context) -> Measurement:
     """
     suite: FairnessSpec = context.suite
     sets = [load_set(name) for name in suite.sets]
+    names = [fairness_set.name for fairness_set in sets]
+    if len(set(names)) < len(names):
+        raise UserError(f"sets {suite.sets} hold the same set twice: their figures would share their ids")
     seed = context.spec.seed
     chosen = [choose(s.items, context.budget(min(len(s.items), suite.limit or len(s.items))), seed) for s in sets]
     total = sum(len(item.choices) for items in chosen for item in items)
@@ -45,7 +49,10 @@ def measure(context: Context) -> Measurement:
         figures, table = _measures(fairness_set, items, scored, suite.min_group)
         metrics += figures
         rows += table
-    return Measurement(metrics, item_table(rows))
+    measured = Measurement(metrics, item_table(rows))
+    for fairness_set in sets:
+        measured = name_budget(measured, f"fairness/{fairness_set.name}", suite.limit, len(fairness_set.items))
+    return measured
 
 
 def _score(context: Context, items: Sequence[FairnessItem], before: int, total: int) -> list[list[Scored]]:

@@ -30,7 +30,7 @@ def footprint_metrics(context: Context, memory: Mapping[str, int], dtype: str) -
         ("memory/device-peak", memory.get("device_allocated_peak"), "bytes", "largest allocation on the device"),
     ]
     metrics = [
-        _metric(name, float(value), unit, f"{how}; {dtype}", {"dtype": dtype})
+        _metric(f"{name}/{dtype}", float(value), unit, f"{how}; {dtype}", {"dtype": dtype})
         for name, value, unit, how in figures
         if value is not None
     ]

@@ -36,11 +36,14 @@ def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool | None = None) -> list[int]:
-    """Token ids as HFLM makes them: special tokens by the tokenizer's default, never a second BOS."""
-    if special is None and text.startswith(str(tokenizer.decode([prefix_id(tokenizer)]))):
+    """Token ids as HFLM makes them: special tokens by the tokenizer's default, no second BOS, no EOS at the end."""
+    if special is None and tokenizer.bos_token and text.startswith(str(tokenizer.bos_token)):
         special = False
     ids: list[int] = tokenizer.encode(text) if special is None else tokenizer.encode(text, add_special_tokens=special)
-    return ids
+    # Some tokenizers end every text with EOS: scored as if it were part of an answer, it would swallow the answer.
+    end = tokenizer.eos_token_id
+    appended = special is None and len(ids) > 1 and ids[-1] == end != tokenizer.bos_token_id
+    return ids[:-1] if appended and not text.endswith(str(tokenizer.eos_token)) else ids
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -59,16 +62,16 @@ def score_pairs(
 ) -> list[Scored]:
     """Score each continuation given its context, in order; `max_positions` counts context and continuation together.
 
-    A context that is too long loses its beginning, as in HFLM. Equal pairs are computed once. Raises UserError for a
-    continuation that is empty or alone too long, InvalidMeasurement when a log-probability is not a number.
+    A context that is too long loses its beginning, as in HFLM. Equal pairs are computed once. Raises
+    InvalidMeasurement for a continuation that is empty or alone too long, or a log-probability that is not a number.
     """
     jobs: dict[tuple[tuple[int, ...], int], int] = {}
     places = []
     for context, continuation in pairs:
         if not continuation:
-            raise UserError("a continuation without tokens of its own cannot be scored")
+            raise InvalidMeasurement("a continuation without tokens of its own cannot be scored")
         if len(continuation) >= max_positions:
-            raise UserError(f"a continuation of {len(continuation)} tokens does not fit the model's {max_positions}")
+            raise InvalidMeasurement(f"a continuation of {len(continuation)} tokens does not fit in {max_positions}")
         sequence = (*context, *continuation)[-max_positions:]
         places.append(jobs.setdefault((sequence, len(sequence) - len(continuation)), len(jobs)))
     unique = list(jobs)

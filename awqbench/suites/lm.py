@@ -13,7 +13,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from awqbench.errors import UserError
+from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.suites.likelihood import encode, encode_pair, prefix_id, score_pairs
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
     ) -> list[str]:
         room = self.max_positions - new_tokens
         if room < 1:
-            raise UserError(f"the task generates {new_tokens} tokens; the model holds {self.max_positions} in all")
+            raise InvalidMeasurement(f"the task generates {new_tokens} tokens, the model holds {self.max_positions}")
         eos = self.eot_token_id
         stops = handle_stop_sequences(list(until), eos=None if eos is None else self.tokenizer.decode([eos]))
         stop_ids = {single for stop in stops if (single := self._single_token(stop)) is not None}

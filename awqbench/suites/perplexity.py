@@ -18,12 +18,15 @@ from awqbench.suites.windows import text_windows
 
 
 def measure(context: Context) -> Measurement:
-    """One metric, `perplexity/<text>@<window>`; a row per window, whose score is its mean NLL in nats per token."""
+    """One metric, `perplexity/<text>@<window>`, with `+N` for the first N windows only.
+
+    A row per window, whose score is its mean NLL in nats per token.
+    """
     spec: PerplexitySpec = context.suite
-    label, windows = text_windows(context, spec.text, spec.window, spec.windows)
-    scored = context.worker.score(windows, [1] * len(windows), context.progress)
+    windows = text_windows(context, spec.text, spec.window, spec.windows)
+    scored = context.worker.score(windows.ids, [1] * len(windows.ids), context.progress)
     losses = [item.nll / len(item.logprobs) for item in scored]
-    name = f"perplexity/{label}@{spec.window}"
+    name = f"perplexity/{windows.protocol(spec.window, spec.windows)}"
     value, low, high = perplexity(losses)
     rows = [
         {

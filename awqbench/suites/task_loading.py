@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub.constants
 import lm_eval.tasks
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
@@ -15,6 +16,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from awqbench import resources
 from awqbench.errors import UserError
+from awqbench.sources.hub import hub_refusal
 
 _LM_EVAL = Path(lm_eval.tasks.__file__).resolve().parent
 
@@ -33,6 +35,7 @@ def load_tasks(names: list[str], include_path: str | None, num_fewshot: int | No
     manager = TaskManager(include_path=folders, include_defaults=False)
     if missing := [name for name in names if name not in manager.task_index]:
         local = manager.all_tasks
+        _no_hub_no_retries()
         # Reading the 14,000 names that lm-eval ships takes many seconds, so only where they are asked for.
         manager = TaskManager(include_path=folders, include_defaults=True)
         for name in missing:
@@ -49,6 +52,13 @@ def load_tasks(names: list[str], include_path: str | None, num_fewshot: int | No
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=seed)
     return tasks
+
+
+def _no_hub_no_retries() -> None:
+    """Where the hub can't be reached, have the data libraries say so at once instead of trying for half a minute."""
+    if hub_refusal():
+        datasets.config.HF_HUB_OFFLINE = True
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 
 def _load(manager: TaskManager, name: str) -> dict[str, Task]:

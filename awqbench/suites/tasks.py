@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
-from awqbench.suites.base import Context, Measurement, item_table
+from awqbench.suites.base import Context, Measurement, item_table, name_budget
 from awqbench.suites.task_rows import task_measures
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ def measure(context: Context) -> Measurement:
         figures, items = task_measures(name, task, results, lm.token_counts, protocol, suite.apply_chat_template)
         metrics += figures
         rows += items
-    return Measurement(metrics, item_table(rows))
+    measured = Measurement(metrics, item_table(rows))
+    for name, task in tasks.items():
+        measured = name_budget(measured, f"tasks/{name}", suite.limit, len(task.eval_docs))
+    return measured
 
 
 def _items(task: Task, limit: int | None) -> int:

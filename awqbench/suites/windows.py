@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from awqbench.errors import UserError
 from awqbench.sources.texts import resolve_text
 from awqbench.suites.base import Context
+from awqbench.suites.likelihood import encode
 
 
-def text_windows(context: Context, source: str, window: int, budget: int | None) -> tuple[str, list[list[int]]]:
-    """The text's label and its windows of token ids, `window` long each; the tail is dropped.
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Windows of token ids, what their text is called, and how many windows the whole text has."""
+
+    label: str
+    ids: list[list[int]]
+    available: int
+
+    def protocol(self, window: int, budget: int | None) -> str:
+        """`text@window` for all windows, `text@window+8` for the first eight of more: two protocols, two names."""
+        return f"{self.label}@{window}" + (f"+{budget}" if budget and budget < self.available else "")
+
+
+def text_windows(context: Context, source: str, window: int, budget: int | None) -> Windows:
+    """The windows of a text, `window` tokens each; the tail is dropped.
 
     The text is tokenized once, as the tokenizer does it by default: one BOS at the very start where it adds one, none
     per window (protocol of GPTQ and AWQ). Raises UserError when the text is shorter than one window, or the window
@@ -18,9 +34,9 @@ def text_windows(context: Context, source: str, window: int, budget: int | None)
     if window > limit:
         raise UserError(f"window {window} is longer than the model's context (allowed: 2 to {limit})")
     text = resolve_text(source)
-    ids: list[int] = context.tokenizer(text.content)["input_ids"]
+    ids = encode(context.tokenizer, text.content)
     count = len(ids) // window
     if count == 0:
         raise UserError(f"the text {source} has {len(ids)} tokens, fewer than one window of {window}")
     count = context.budget(min(count, budget or count))
-    return text.label, [ids[i * window : (i + 1) * window] for i in range(count)]
+    return Windows(text.label, [ids[i * window : (i + 1) * window] for i in range(count)], len(ids) // window)

@@ -23,10 +23,11 @@ class NvmlGpus:
     """All NVIDIA devices that NVML shows.
 
     `nvml` is the `pynvml` module of nvidia-ml-py, or a stand-in with the same functions. Where NVML can't be started
-    there are no devices and `note` says why. A figure a device does not offer (MIG, older boards) reads as NaN.
+    there are no devices and `note` says why. A figure a device does not offer (MIG, older boards) reads as NaN. With
+    `uuid`, where NVML knows it, that device alone.
     """
 
-    def __init__(self, nvml: Any = None) -> None:
+    def __init__(self, nvml: Any = None, uuid: str | None = None) -> None:
         self.note: str | None = None
         self._handles: list[Any] = []
         self._nvml = nvml
@@ -44,6 +45,9 @@ class NvmlGpus:
         self._open = True
         count = self._try(self._nvml.nvmlDeviceGetCount) or 0
         self._handles = [h for i in range(count) if (h := self._try(self._nvml.nvmlDeviceGetHandleByIndex, i))]
+        # Another tenant's device must not be taken for ours: its heat would make our timings invalid.
+        own = [handle for handle in self._handles if uuid and self._try(self._nvml.nvmlDeviceGetUUID, handle) == uuid]
+        self._handles = own or self._handles
         if not self._handles:
             self.note = "no GPU: NVML finds no device"
             self.close()

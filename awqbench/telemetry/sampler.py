@@ -20,14 +20,15 @@ class Sampler:
         pid: root of the process tree that the host figures describe.
         interval_s: seconds between two samples.
         nvml: the pynvml module, or a stand-in with its functions.
+        uuid: the device the cell runs on, as NVML names it; by default all devices are sampled.
 
     A sample is also taken at the very end, so that a cell shorter than the interval has one.
     """
 
-    def __init__(self, pid: int, interval_s: float = 0.5, *, nvml: Any = None) -> None:
+    def __init__(self, pid: int, interval_s: float = 0.5, *, nvml: Any = None, uuid: str | None = None) -> None:
         self._interval = interval_s
         self._host = host.HostProbe(pid)
-        self._gpus = gpu.NvmlGpus(nvml)
+        self._gpus = gpu.NvmlGpus(nvml, uuid)
         self._gpu_names = self._gpus.names
         self._rows: list[dict[str, float]] = []
         self._first: dict[str, float] = {}

@@ -169,6 +169,7 @@ class Worker:
                 yield reply, found
                 if reply["kind"] == "result":
                     return
+                deadline = time.monotonic() + self.timeout_s  # what comes in parts is alive while parts come
         except ConnectionClosed as error:
             raise WorkerFailed(f"{op}: {self._obituary()}") from error
         except TimeoutError as error:

@@ -20,6 +20,12 @@ def start(spec: Path, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def like_a_terminal() -> None:
+    """Background jobs and some CI runners have their children ignore or block SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
 def kill_within(process: subprocess.Popen[bytes], job: Path) -> None:
     """Kill the run as soon as it works on a job (its unfinished folder is there)."""
     deadline = time.monotonic() + 240
@@ -66,7 +72,9 @@ def test_a_run_killed_in_every_suite_ends_as_if_it_had_not_been(
 def test_interrupt_is_130_and_says_how_to_go_on(spec_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-P", "-m", "awqbench", "run", str(spec_file), "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=like_a_terminal
+    )
     while not (out / "unfinished" / "checkpoint__awq").exists():
         assert process.poll() is None
         time.sleep(0.02)

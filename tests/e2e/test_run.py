@@ -61,7 +61,9 @@ def test_manifest_says_what_was_run_on_what(finished: Path) -> None:
     assert len(manifest.spec_hash) == len(manifest.policy_hash) == len(manifest.model["hash"]) == 64
     assert manifest.packages["torch"]
     assert manifest.hardware
-    assert {"pydoc-topics[50%:]", "pydoc-topics[:50%]", "counterfactual", "suites/tasks"} <= set(manifest.data)
+    assert {"pydoc-topics[50%:]", "pydoc-topics[:50%]", "counterfactual", "task awqbench_commonplace"} <= set(
+        manifest.data
+    )
 
 
 def test_reports_are_there_and_well_formed(finished: Path) -> None:
@@ -101,7 +103,7 @@ def test_gate_and_compare_answer_from_the_record(awqbench: Command, finished: Pa
     assert {rule["verdict"] for rule in verdict["rules"]} == {"pass"}
     assert done.returncode == 0
     strict = tmp_path / "strict.toml"
-    strict.write_text('[[gates]]\nmetric = "divergence/*/kl"\nmargin = 0.000001\n')
+    strict.write_text('[[gates]]\nmetric = "divergence/*/prefill/kl"\nmargin = 0.000001\n')
     assert awqbench("gate", finished, "--policy", strict).returncode == 1
     strict.write_text('[[gates]]\nmetric = "tasks/*/acc"\nmargin = 0.001\n')
     assert awqbench("gate", finished, "--policy", strict).returncode == 3

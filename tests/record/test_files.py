@@ -50,3 +50,18 @@ def test_only_one_run_works_in_a_directory(tmp_path: Path) -> None:
             raise AssertionError("two runs in one directory")
     with run.lock():
         pass
+
+
+def test_a_place_that_is_no_run_is_refused_and_a_killed_start_is_not(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.refuse_foreign()
+    run.root.mkdir()
+    (run.root / ".lock").touch()
+    (run.root / ".manifest.json.x").touch()
+    run.refuse_foreign()
+    assert run.is_empty()
+    (run.root / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"holds thesis\.tex"):
+        run.refuse_foreign()
+    with pytest.raises(UserError, match="is a file"):
+        RunDirectory(run.root / "thesis.tex").refuse_foreign()

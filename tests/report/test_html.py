@@ -98,7 +98,7 @@ def test_each_section_says_what_was_found(page: Page) -> None:
         "rtn: failed. out of memory at batch size 4",  # a cell without figures, with its reason
         "reference-again: not applicable",
         "the yardstick",
-        "origin = south under awq : lost 30.0 points more than all other items",
+        "origin = south under awq : lost 30.0 points more than the attribute's other groups",
         "too few items: not judged",
         "Percentiles over single positions",
         "no GPU: the NVML library was not found",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_a_file(tmp_path: Path) -> None:
     path = tmp_path / "my.text.txt"
     path.write_text("one\ntwo\n")
     assert resolve_text(str(path)).content == "one\ntwo\n"
-    assert resolve_text(str(path)).label == "my.text"
+    assert resolve_text(str(path)).label == "my.text-" + hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     assert resolve_text(f"{path}[:30%]").content == "one\n"
 
 

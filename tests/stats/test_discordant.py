@@ -61,10 +61,21 @@ def test_exact_size(n: int, loss: float, other: float) -> None:
     assert failed <= 0.062  # the worst corner of a discrete test
 
 
-def test_identical_clusters_count_as_clusters() -> None:
+@given(st.lists(st.integers(1, 8), min_size=2, max_size=15), st.integers(0, 999), st.floats(0.01, 0.2))
+def test_no_flip_never_bounds_worse_than_one(sizes: list[int], where: int, alpha: float) -> None:
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    differences = np.zeros(codes.size)
+    none = discordant_bounds(differences, codes)
+    differences[where % codes.size] = 1
+    one = discordant_bounds(differences, codes)
+    assert none.upper(alpha) <= one.upper(alpha) + 1e-9
+    assert none.upper(alpha) - none.lower(alpha) <= one.upper(alpha) - one.lower(alpha) + 1e-9
+
+
+def test_items_of_a_cluster_that_always_agree_count_as_clusters() -> None:
     codes = np.repeat(np.arange(10), 5)
     bounds = discordant_bounds(np.zeros(50), codes)
-    assert bounds.n == pytest.approx(10)
+    assert bounds.n == 50  # without a flip nothing shows how items of a cluster hang together
     assert bounds.df == pytest.approx(9)
     whole = discordant_bounds((codes < 2).astype(float), codes)
     assert whole.n == pytest.approx(9, abs=1)  # items of a cluster always agree: about ten effective items

@@ -73,7 +73,7 @@ def test_the_reference_against_its_own_record(tiny_llama: Path, tmp_path: Path) 
         measured = divergence.measure(context)
     values = {metric.id: metric.value for metric in measured.metrics}
     assert set(values) == {
-        f"divergence/pydoc-topics@{size}/{path}/{what}"
+        f"divergence/pydoc-topics@{size}+2/{path}/{what}"
         for size, path in ((160, "prefill"), (12, "decode"))
         for what in ("kl", "kl-reverse", "top1-disagreement")
     }

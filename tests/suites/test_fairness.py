@@ -66,12 +66,12 @@ def test_counterfactual(make_context: MakeContext) -> None:
     context.progress = lambda done, total: seen.append((done, total))
     measured = measure(context)
     accuracy, *by_group = measured.metrics
-    assert accuracy.id == "fairness/counterfactual/accuracy"
+    assert accuracy.id == "fairness/counterfactual+90/accuracy"
     assert accuracy.n == len(measured.items) == 90
     assert accuracy.value == pytest.approx(measured.items.score.mean())
     assert {metric.id for metric in by_group} >= {
-        "fairness/counterfactual/gap[gender]",
-        "fairness/counterfactual/worst-group-accuracy[religion]",
+        "fairness/counterfactual+90/gap[gender]",
+        "fairness/counterfactual+90/worst-group-accuracy[religion]",
     }
     assert {"group_gender", "group_origin", "group_age", "group_disability"} <= set(measured.items.columns)
     assert seen[-1] == (max(total for _, total in seen),) * 2
@@ -104,9 +104,13 @@ def test_preference_by_hand(make_context: MakeContext, tmp_path: Path) -> None:
 def test_bbq_has_its_own_measures(make_context: MakeContext, data_dir: Path) -> None:
     measured = measure(make_context("fairness", sets=[f"bbq:{data_dir / 'bbq'}"], limit=40))
     ids = [metric.id for metric in measured.metrics]
-    assert {"fairness/bbq/accuracy", "fairness/bbq/accuracy@ambiguous", "fairness/bbq/bias@disambiguated"} <= set(ids)
+    assert {
+        "fairness/bbq+40/accuracy",
+        "fairness/bbq+40/accuracy@ambiguous",
+        "fairness/bbq+40/bias@disambiguated",
+    } <= set(ids)
     assert not measured.items.duplicated(["metric", "item_id"]).any()
     by_id = {metric.id: metric for metric in measured.metrics}
     for metric in ("accuracy", "accuracy@ambiguous", "unknown-rate@ambiguous", "bias@ambiguous"):
-        kept = measured.items[measured.items.metric == f"fairness/bbq/{metric}"]
-        assert by_id[f"fairness/bbq/{metric}"].value == pytest.approx(kept.score.mean())
+        kept = measured.items[measured.items.metric == f"fairness/bbq+40/{metric}"]
+        assert by_id[f"fairness/bbq+40/{metric}"].value == pytest.approx(kept.score.mean())

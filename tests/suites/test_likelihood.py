@@ -70,9 +70,9 @@ def test_order_truncation_and_duplicates(pairs: list[tuple[list[int], list[int]]
 
 
 def test_continuations_that_cannot_be_scored() -> None:
-    with pytest.raises(UserError, match="8 tokens does not fit the model's 8"):
+    with pytest.raises(InvalidMeasurement, match="8 tokens does not fit in 8"):
         score_pairs(CountingScorer(), [([1], [1] * 8)], max_positions=8)
-    with pytest.raises(UserError, match="without tokens"):
+    with pytest.raises(InvalidMeasurement, match="without tokens"):
         score_pairs(CountingScorer(), [([1], [])], max_positions=8)
 
 

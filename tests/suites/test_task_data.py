@@ -59,11 +59,11 @@ def test_three_kinds_of_task(make_context: Callable[..., Context], folder: Path)
     measured = measure(make_context("tasks", tasks=tasks, include_path=str(folder), limit=6))
     by_id = {metric.id: metric for metric in measured.metrics}
     assert set(by_id) == {
-        "tasks/local_arc/acc",
-        "tasks/local_arc/acc_norm",
-        "tasks/local_winogrande/acc",
-        "tasks/local_lambada/acc",
-        "tasks/local_lambada/perplexity",
+        "tasks/local_arc+6/acc",
+        "tasks/local_arc+6/acc_norm",
+        "tasks/local_winogrande+6/acc",
+        "tasks/local_lambada+6/acc",
+        "tasks/local_lambada+6/perplexity",
     }
     for id, metric in by_id.items():
         rows = measured.items[measured.items.metric == id]
@@ -73,7 +73,7 @@ def test_three_kinds_of_task(make_context: Callable[..., Context], folder: Path)
             assert rows.score.tolist() == pytest.approx(rows.nll.tolist())
         elif "lambada" not in id:
             assert (rows.correct == (rows.prediction == rows.gold)).all()
-    winogrande = measured.items[measured.items.metric == "tasks/local_winogrande/acc"]
+    winogrande = measured.items[measured.items.metric == "tasks/local_winogrande+6/acc"]
     assert winogrande.gold.str.len().min() > 1
 
 

@@ -161,8 +161,8 @@ def test_fewshot_has_an_id_of_its_own(make_context: MakeContext, folder: Path) -
 def test_own_task_loads_and_is_quiet(make_context: MakeContext, capfd: pytest.CaptureFixture[str]) -> None:
     measured = measure(make_context("tasks", tasks=["awqbench_commonplace"], limit=8))
     assert [metric.id for metric in measured.metrics] == [
-        "tasks/awqbench_commonplace/acc",
-        "tasks/awqbench_commonplace/acc_norm",
+        "tasks/awqbench_commonplace+8/acc",
+        "tasks/awqbench_commonplace+8/acc_norm",
     ]
     assert measured.items.item_id.is_unique is False
     assert measured.items.groupby("metric").item_id.nunique().tolist() == [8, 8]

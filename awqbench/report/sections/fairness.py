@@ -99,5 +99,5 @@ def _chart(run: Run, view: AttributeView, name: str) -> Markup | None:
         )
     if not any(row.delta is not None for row in rows):
         return None
-    title = f"Difference-in-differences of {view.metric} by {view.attribute}, against all other items"
+    title = f"Difference-in-differences of {view.metric} by {view.attribute}, against the attribute's other groups"
     return forest(rows, series(run), name, title)

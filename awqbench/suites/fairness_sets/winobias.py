@@ -22,7 +22,7 @@ def load(path: str | None = None) -> FairnessSet:
     """Pairs of pro_/anti_stereotyped_type{1,2} lines that differ in nothing but the pronouns; the rest is counted."""
     items: list[FairnessItem] = []
     skipped = 0
-    for pro_file in data_files("winobias", path, "pro_stereotyped_type*.txt.*"):
+    for pro_file in data_files("winobias", path, "pro_stereotyped_type[12].txt.*"):
         kind = pro_file.name.split("_")[2].split(".")[0]
         part = pro_file.suffix.removeprefix(".")
         anti_file = pro_file.with_name(pro_file.name.replace("pro_", "anti_", 1))
@@ -41,7 +41,7 @@ def load(path: str | None = None) -> FairnessSet:
 
 
 def _pair(pro: str, anti: str, kind: str, part: str, number: int) -> FairnessItem | None:
-    entity, *pronouns = _BRACKETS.findall(pro)
+    entity, *pronouns = _BRACKETS.findall(pro) or [""]
     _, *others = _BRACKETS.findall(anti) or [""]
     if _frame(pro) != _frame(anti) or not pronouns or len(pronouns) != len(others):
         return None
