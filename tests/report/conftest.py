@@ -82,6 +82,7 @@ def _manifest(model: str) -> Manifest:
     return Manifest(
         awqbench_version="0.1.0",
         created="2025-01-02T03:04:05+00:00",
+        finished="2025-01-02T03:14:05+00:00",
         command=["awqbench", "run", "bench.toml", "--out", "runs/a b"],
         spec=SPEC,
         spec_hash="5" * 64,

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from awqbench.record.files import write_model
 from awqbench.record.reader import Run, load_run
+from awqbench.report import render
 from awqbench.report.html import html
 
 VOID = {"meta", "link", "br", "wbr", "input", "img", "hr"}
@@ -140,3 +142,18 @@ def test_a_run_without_limits_says_so(run: Run) -> None:
     words = Page(html(run)).words
     assert "awq was not judged: no limits were declared" in words
     assert "Declared limits" not in words
+
+
+def test_limits_that_were_changed_after_the_run_began_are_called_that(
+    write_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = write_run(tmp_path / "run")
+    manifest = load_run(root).manifest
+    judged = load_run(root).verdict
+    assert judged is not None
+    declared = manifest.model_copy(update={"declared_policy_hash": judged.policy_hash})
+    for hash, said in ((judged.policy_hash, False), ("0" * 64, True)):
+        write_model(root / "manifest.json", declared.model_copy(update={"declared_policy_hash": hash}))
+        render(root)
+        page = (root / "report.html").read_text()
+        assert ("Not the limits that were declared when the run began" in page) is said

@@ -26,7 +26,8 @@ class Provenance:
 def provenance(run: Run) -> Provenance:
     """The manifest as text; nested values are flattened to dotted keys."""
     m = run.manifest
-    hashes = {"spec": m.spec_hash, "policy (the limits, fixed before measuring)": m.policy_hash}
+    declared = m.declared_policy_hash or m.policy_hash
+    hashes = {"spec": m.spec_hash, "policy (the limits) declared when the run began": declared}
     if run.verdict:
         hashes["policy used by the verdict"] = run.verdict.policy_hash
     return Provenance(

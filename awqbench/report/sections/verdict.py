@@ -28,6 +28,7 @@ class Card:
     answer: Answer
     reasons: list[str]
     counts: dict[str, int] = field(default_factory=dict)
+    declared_first: bool = True
 
     @property
     def sentence(self) -> str:
@@ -56,7 +57,9 @@ def _card(run: Run, name: str, most: int) -> Card:
         reasons = [f"closest to its limit: {sentence(closest)}"] if closest else []
     if len(reasons) > most:
         reasons = [*reasons[:most], f"and {len(reasons) - most} more, listed below"]
-    return Card(name, answer, reasons, counts)
+    m = run.manifest
+    judged_by = run.verdict.policy_hash if run.verdict else m.policy_hash
+    return Card(name, answer, reasons, counts, declared_first=judged_by == (m.declared_policy_hash or m.policy_hash))
 
 
 def sentence(rule: RuleResult) -> str:
