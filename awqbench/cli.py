@@ -164,23 +164,11 @@ def run(
 
     Example: [bold]awqbench run bench.toml --out runs/first[/]
     """
-    from rich.console import Console
-
-    from awqbench.api import run as run_spec
     from awqbench.gate import exit_code
-    from awqbench.printing import print_run
-    from awqbench.watch import Display
 
-    with Display(Console(stderr=True)) as display:
-        done = run_spec(spec, out, watcher=display)
-    if as_json:
-        print(json.dumps(_summary(done), indent=2))
-    else:
-        print_run(done)
-    failed = [c.result for c in done.cells if c.result.status == "failed"]
-    if gate and done.verdict is not None:
-        raise typer.Exit(exit_code(done.verdict))
-    raise typer.Exit(ExitCode.MEASUREMENT_FAILED if failed else ExitCode.DONE)
+    done = _measure(spec, out, as_json)
+    status = exit_code(done.verdict) if gate and done.verdict is not None else ExitCode.DONE
+    raise typer.Exit(status or _measured(done))
 
 
 @app.command()
@@ -259,21 +247,9 @@ def audit(
 
     Example: [bold]awqbench audit ./my-model-awq --reference ./my-model --out runs/audit[/]
     """
-    from rich.console import Console
-
-    from awqbench.api import run as run_spec
     from awqbench.presets import audit_spec
-    from awqbench.printing import print_run
-    from awqbench.watch import Display
 
-    spec = audit_spec(preset, checkpoint, reference)
-    with Display(Console(stderr=True)) as display:
-        done = run_spec(spec, out, watcher=display)
-    if as_json:
-        print(json.dumps(_summary(done), indent=2))
-    else:
-        print_run(done)
-    raise typer.Exit(ExitCode.MEASUREMENT_FAILED if any(c.result.status == "failed" for c in done.cells) else 0)
+    raise typer.Exit(_measured(_measure(audit_spec(preset, checkpoint, reference), out, as_json)))
 
 
 @app.command()
@@ -326,6 +302,29 @@ def doctor(as_json: Json = False) -> None:
         print(f"{marks[check.status]}  {check.name}: {check.message}")
         if check.hint:
             print(f"         {check.hint}")
+
+
+def _measure(spec: Any, out: Path, as_json: bool) -> Any:
+    """Run a spec with its progress on standard error and its result on standard output."""
+    from rich.console import Console
+
+    from awqbench.api import run as run_spec
+    from awqbench.printing import print_run
+    from awqbench.watch import Display
+
+    with Display(Console(stderr=True)) as display:
+        done = run_spec(spec, out, watcher=display)
+    if as_json:
+        print(json.dumps(_summary(done), indent=2))
+    else:
+        print_run(done)
+    return done
+
+
+def _measured(done: Any) -> ExitCode:
+    """Whether every cell yielded figures."""
+    failed = any(cell.result.status == "failed" for cell in done.cells)
+    return ExitCode.MEASUREMENT_FAILED if failed else ExitCode.DONE
 
 
 def _summary(done: Any) -> dict[str, Any]:

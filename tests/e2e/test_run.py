@@ -142,3 +142,9 @@ def test_audit_of_a_checkpoint_made_elsewhere(awqbench: Command, tiny_llama: Pat
     again = awqbench("quantize", tiny_llama, "--out", out, *how)
     assert again.returncode == 2
     assert "exists already" in again.stderr
+    run = tmp_path / "audit"
+    audited = awqbench("audit", out, "--reference", tiny_llama, "--preset", "smoke", "--out", run, "--json")
+    assert audited.returncode == 0, audited.stderr
+    cells = {(cell["backend"], cell["status"]) for cell in json.loads(audited.stdout)["cells"]}
+    assert cells == {("reference", "ok"), ("reference-again", "ok"), ("checkpoint", "ok")}
+    assert awqbench("audit", tiny_llama, "--reference", tiny_llama, "--out", tmp_path / "no").returncode == 2
