@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from awqbench.cache import cache_dir
 from awqbench.formats.checkpoint import weights_hash
@@ -63,7 +64,7 @@ def suite_data(suite: SuiteBase) -> dict[str, str]:
         # Loading them here also finds a misspelt name before anything is measured.
         tasks = load_tasks(suite.tasks, suite.include_path, suite.num_fewshot, 0)
         asked = {
-            f"task {name}": content_key([task.dump_config(), list(task.eval_docs)]) for name, task in tasks.items()
+            f"task {name}": content_key([_what_is_asked(task), list(task.eval_docs)]) for name, task in tasks.items()
         }
         return {**asked, "lm-eval": version("lm-eval")}
     if isinstance(suite, FairnessSpec):
@@ -71,3 +72,8 @@ def suite_data(suite: SuiteBase) -> dict[str, str]:
 
         return {name: set_hash(name) for name in suite.sets}
     return {}
+
+
+def _what_is_asked(task: Any) -> dict[str, Any]:
+    """A task's configuration without where its files lie: the same task has the same hash on every machine."""
+    return {key: value for key, value in task.dump_config().items() if key not in {"dataset_path", "dataset_kwargs"}}
