@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from awqbench.cache import cache_dir
-from awqbench.errors import BackendUnavailable
+from awqbench.errors import BackendUnavailable, UserError
 from awqbench.resources import content
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def library() -> ctypes.CDLL:
             raise BackendUnavailable("no C++ compiler for the CPU kernel (install one: apt-get install g++)")
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             return _build(program, sources, Path(scratch), target)
-    except OSError as error:
+    except (OSError, UserError) as error:
         raise BackendUnavailable(f"the CPU kernel cannot be built: {error}") from None
 
 
