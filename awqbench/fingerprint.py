@@ -18,7 +18,7 @@ _COMPANIONS = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
 
 
 def model_hash(folder: Path) -> str:
-    """sha256 over a model folder's weights, configuration and tokenizer.
+    """sha256 over a model or checkpoint folder's weights, configuration and tokenizer.
 
     Weights are read once; the result is remembered by the files' names, sizes and modification times.
     """
@@ -27,19 +27,10 @@ def model_hash(folder: Path) -> str:
     memory = cache_dir("hashes") / stamp
     if memory.is_file():
         return memory.read_text()
-    small = [
-        f
-        for f in files
-        if f.suffix in {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"} and f.name != "quantize.json"
-    ]
+    small = [file for file in files if file.suffix in _COMPANIONS and file.name != "quantize.json"]
     digest = content_key([weights_hash(folder), [[f.name, file_hash(f)] for f in small]])
     write_atomic(memory, digest)
     return digest
-
-
-def checkpoint_hash(folder: Path) -> str:
-    """The same for a quantized checkpoint."""
-    return model_hash(folder)
 
 
 def file_hash(path: Path) -> str:

@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from awqbench import __version__
+from awqbench import __version__, fingerprint
 from awqbench.backends.torch_engine import pick_device
 from awqbench.errors import UserError
-from awqbench.fingerprint import checkpoint_hash, folder_hash, suite_data
+from awqbench.fingerprint import folder_hash, suite_data
 from awqbench.formats.config import read_config
 from awqbench.ops import cpu
 from awqbench.record.environment import hardware, usable_cores
@@ -76,13 +76,14 @@ def make_plan(spec: RunSpec, model: ResolvedModel, model_hash: str) -> Plan:
     """The jobs of a spec. Raises UserError for data or checkpoints that are not there: before anything is measured."""
     if NOISE in spec.backends:
         raise UserError(f"backend name {NOISE!r} is taken by the noise floor; choose another")
+    machine = hardware()
     shared = {
         "awqbench": [__version__, MEASUREMENT_VERSION],
         "engine": {name: version(name) for name in ("torch", "transformers", "lm-eval")},
         "model": model_hash,
         "dtype": spec.model.dtype,
         "device": str(pick_device(spec.model.device)),
-        "machine": {name: hardware().get(name) for name in ("cpu", "gpus")},
+        "machine": [machine["cpu"], machine["gpus"]],
         "threads": spec.threads,
         "seed": spec.seed,
     }
@@ -122,7 +123,7 @@ def _weights(
         if not Path(backend.checkpoint).is_dir():
             raise UserError(f"backends.{name}.checkpoint: no folder at {backend.checkpoint}")
         read_config(Path(backend.checkpoint))  # a folder that is no checkpoint must not wait for its cell
-        return None, content_key([checkpoint_hash(Path(backend.checkpoint)), _kernel()])
+        return None, content_key([fingerprint.model_hash(Path(backend.checkpoint)), _kernel()])
     settings = spec.quantize_for(name)
     recipe: dict[str, Any] = {**shared, "method": backend.kind, "quantize": settings.model_dump()}
     calibration = resolve_text(settings.calibration)
