@@ -106,7 +106,7 @@ class TorchEngine:
         pending: list[Tensor] = []
         for low, high in [(0, start), *((t, t + 1) for t in range(start, len(ids) - 1))]:
             output = self._step(tokens[:, low:high], cache)
-            cache = output.past_key_values
+            cache = carried_state(output)
             pending.append(output.logits[0, -1:])
             if len(pending) == CHUNK_ROWS:
                 yield log_softmax(torch.cat(pending))
@@ -123,7 +123,7 @@ class TorchEngine:
             cache, fed = None, torch.tensor([prompt])
             while len(answer) < max_new_tokens:
                 output = self._step(fed, cache)
-                cache = output.past_key_values
+                cache = carried_state(output)
                 token = int(output.logits[0, -1].argmax())
                 if token in stops:
                     break
@@ -139,7 +139,7 @@ class TorchEngine:
         stamps = [time.perf_counter()]
         for _ in range(new_tokens):
             output = self._step(fed, cache)
-            cache = output.past_key_values
+            cache = carried_state(output)
             fed = output.logits[:, -1].argmax(-1, keepdim=True).cpu()
             stamps.append(time.perf_counter())
         gaps = np.diff(stamps)
@@ -162,7 +162,18 @@ class TorchEngine:
         return cast(Tensor, self.model(input_ids=ids.to(self.device), attention_mask=moved, use_cache=False).logits)
 
     def _step(self, ids: Tensor, cache: Any) -> Any:
-        return self.model(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return self.model(input_ids=ids.to(self.device), use_cache=True, logits_to_keep=1, **(cache or {}))
+
+
+def carried_state(output: Any) -> dict[str, Any]:
+    """What a model hands from one step to the next, under the name it takes it by.
+
+    Attention models keep keys and values; state-space and recurrent ones (Mamba, RWKV) name theirs otherwise.
+    """
+    for name in ("past_key_values", "cache_params", "state"):
+        if getattr(output, name, None) is not None:
+            return {name: output[name]}
+    raise ValueError(f"{type(output).__name__} carries no state from step to step: it cannot be decoded token by token")
 
 
 def score_row(logits: Tensor, sequence: list[int], start: int) -> Scored:

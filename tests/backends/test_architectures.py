@@ -38,6 +38,20 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere": ("CohereConfig", {**GQA, "pad_token_id": 0}),
     "granite": ("GraniteConfig", GQA),
     "mixtral": ("MixtralConfig", {**GQA, "num_local_experts": 4}),
+    "mamba": ("MambaConfig", {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2}),
+    "mamba2": (
+        "Mamba2Config",
+        {
+            "vocab_size": 97,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_heads": 8,
+            "head_dim": 8,
+            "state_size": 16,
+            "n_groups": 1,
+        },
+    ),
+    "rwkv": ("RwkvConfig", {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "context_length": 64}),
     "qwen2-moe": ("Qwen2MoeConfig", {**EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 32}),
 }
 
