@@ -63,6 +63,19 @@ class BlockCall:
         return first_tensor(block(hidden, *self.args, **self.kwargs))
 
 
+@dataclass(slots=True)
+class BlockCalls:
+    """How a block is called for inputs of three lengths; every batch of one length is called alike.
+
+    `full`: calibration batches [batch, seq_len, width]. `stretch`: the first tokens of one window. `single`: one token.
+    Blocks are causal, so the beginning of a batch's hidden state is a valid input for the shorter ones.
+    """
+
+    full: BlockCall
+    stretch: BlockCall
+    single: BlockCall
+
+
 class _Stop(Exception):
     """Raised inside a block to leave the model's forward early."""
 

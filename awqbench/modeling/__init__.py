@@ -1,0 +1,1 @@
+"""Names and weights of a Hugging Face model, without loading the model."""
