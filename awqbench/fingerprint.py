@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from awqbench.cache import cache_dir
-from awqbench.formats.checkpoint import weights_hash
+from awqbench.formats.shards import weights_hash
 from awqbench.record.files import content_key, write_atomic
 from awqbench.sources.texts import resolve_text
 from awqbench.spec import DivergenceSpec, FairnessSpec, PerplexitySpec, SuiteBase, TasksSpec

@@ -15,14 +15,15 @@ from typing import Any, Literal
 from awqbench import __version__, fingerprint
 from awqbench.backends.torch_engine import pick_device
 from awqbench.errors import UserError
-from awqbench.fingerprint import folder_hash, suite_data
+from awqbench.executors.request import check_settings
+from awqbench.fingerprint import file_hash, folder_hash, suite_data
 from awqbench.formats.config import read_config
 from awqbench.ops import cpu
 from awqbench.record.environment import hardware, usable_cores
 from awqbench.record.files import content_key
 from awqbench.resources import content
+from awqbench.sources.documents import resolve_documents
 from awqbench.sources.models import ResolvedModel
-from awqbench.sources.texts import resolve_text
 from awqbench.spec import BackendSpec, RunSpec, SuiteBase
 
 Role = Literal["reference", "candidate", "control", "noise"]
@@ -125,9 +126,12 @@ def _weights(
         read_config(Path(backend.checkpoint))  # a folder that is no checkpoint must not wait for its cell
         return None, content_key([fingerprint.model_hash(Path(backend.checkpoint)), _kernel()])
     settings = spec.quantize_for(name)
-    recipe: dict[str, Any] = {**shared, "method": backend.kind, "quantize": settings.model_dump()}
-    calibration = resolve_text(settings.calibration)
-    recipe["calibration"] = data[settings.calibration] = calibration.sha256
+    check_settings(settings)
+    recipe: dict[str, Any] = {**shared, "quantize": settings.model_dump(exclude={"max_memory", "workers"})}
+    documents = resolve_documents(settings.calibration, settings.text_field)
+    recipe["calibration"] = data[settings.calibration] = documents.sha256
+    if settings.overrides:
+        recipe["overrides"] = data[settings.overrides] = file_hash(Path(settings.overrides))
     key = content_key(recipe)
     return Job(f"checkpoint/{name}", "checkpoint", name, None, spec.role_of(name), key), content_key([key, _kernel()])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import filesize
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -70,14 +71,53 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def print_checkpoint(found: dict[str, Any]) -> None:
-    """A checkpoint's facts, nested tables indented."""
+    """What a checkpoint is: what looks broken first, then its linears by kind, what is not quantized, and its bytes."""
     console = Console()
-    for key, value in found.items():
-        if isinstance(value, dict):
-            console.print(f"{key}:", markup=False, highlight=False)
-            for inner, content in value.items():
-                console.print(f"  {inner}: {content}", markup=False, highlight=False)
-        elif isinstance(value, list) and len(value) > 8:
-            console.print(f"{key}: {len(value)} entries (all with --json)", markup=False, highlight=False)
-        else:
-            console.print(f"{key}: {value}", markup=False, highlight=False)
+    title = f"{found['architecture'] or 'unknown architecture'}, {found['format']}"
+    console.print(title if found["quantized"] else f"{title}: not quantized", style="bold", markup=False)
+    _print_findings(console, found["findings"])
+    if found["schemes"]:
+        table = Table(box=None, pad_edge=False)
+        for name in ("linears", "bits", "codes use", "group", "zero points", "weights"):
+            table.add_column(name, justify="right")
+        for row in found["schemes"]:
+            group = "per channel" if row["group_size"] == -1 else str(row["group_size"])
+            points = {True: "symmetric", False: "asymmetric", None: "unknown"}[row["symmetric"]]
+            bits = row.get("type") or str(row["bits"])
+            table.add_row(str(row["linears"]), bits, f"{row['codes_bits']} bits", group, points, f"{row['weights']:,}")
+        console.print(table)
+        console.print(f"{found['bits_per_weight']:.3f} bits per weight of these, scales and zero points included")
+        degrees = ", ".join(map(str, found.get("tensor_parallel") or [])) or "no number of"
+        console.print(f"splits evenly over {degrees} devices (of 2, 4, 8)", markup=False, highlight=False)
+        _print_unquantized(console, found["not_quantized"])
+    elif found["quantized"]:
+        console.print(f"the linears of a {found['format']} checkpoint are not looked into", markup=False)
+    parts = [f"{kind} {filesize.decimal(size)}" for kind, size in found["bytes"].items() if size]
+    size = f"{found['parameters']:,} parameters, {filesize.decimal(found['total_bytes'])}: {', '.join(parts)}"
+    console.print(size, markup=False, highlight=False, soft_wrap=True)
+    recipe = found["recipe"] or {}
+    for name in ("recipe", "calibration"):
+        if isinstance(recipe.get(name), dict):
+            said = ", ".join(f"{key} {value}" for key, value in recipe[name].items() if value is not None)
+            console.print(f"{name}: {said}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_findings(console: Console, findings: list[dict[str, Any]]) -> None:
+    """Each kind of finding once, with how many linears have it and the first of them."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for finding in findings:
+        kinds.setdefault(finding["what"], []).append(finding)
+    for what, members in kinds.items():
+        count, of = (sum(member[key] for member in members) for key in ("count", "of"))
+        where = f"{len(members)} tensors, first {members[0]['linear']}" if members[0]["linear"] else "the checkpoint"
+        share = "" if count == of else f" ({count:,} of {of:,} there)"
+        console.print(f"looks broken: {what}{share}: {where}", style="bold red", markup=False, soft_wrap=True)
+
+
+def _print_unquantized(console: Console, rows: list[dict[str, Any]]) -> None:
+    places = {"embedding": "embeddings", "head": "output head", "block": "linears of blocks", "other": "other matrices"}
+    for place, title in places.items():
+        names = [row["name"] for row in rows if row["place"] == place]
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            console.print(f"not quantized, {title}: {', '.join(names[:3])}{more}", markup=False, soft_wrap=True)

@@ -7,12 +7,13 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from awqbench.errors import UserError, unknown_choice
+from awqbench.quantization.recipe import Method, Search
 
 DType = Literal["float32", "bfloat16", "float16"]
-BackendKind = Literal["reference", "awq", "rtn"]
+BackendKind = Literal["reference", "awq", "rtn", "gptq", "awq+gptq"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -33,17 +34,50 @@ class ModelSpec(Table):
 
 
 class QuantizeSpec(Table):
-    """[quantize]: how the awq and rtn backends' checkpoints are made."""
+    """[quantize]: how the checkpoints of the quantized backends are made."""
 
-    bits: Literal[3, 4] = 4
-    group_size: int = Field(64, gt=0)
+    method: Method | None = Field(None, description="how awq backends are made; other kinds say it by their name")
+    bits: Literal[2, 3, 4, 8] = 4
+    group_size: int = Field(64, description="weights along the input that share a scale; -1: one per output channel")
+    symmetric: bool = False
     clip: bool = True
-    calibration: str = Field("gensim-wikipedia[:50%]", description="a text file or a packaged text")
+    search: Search = Field(
+        "gram", description="trial scales are judged by the inputs' second moments, or by the module's output (slow)"
+    )
+    damping: float = Field(0.03, gt=0, lt=1, description="of error-compensated rounding, as a share of the mean energy")
+    calibration: str = Field(
+        "gensim-wikipedia[:50%]",
+        description="a packaged text, a text or JSONL file, or hub:OWNER/NAME[:CONFIG][:SPLIT]",
+    )
+    text_field: str | None = Field(None, description="field of a JSONL line or a data set's row that holds its text")
+    chat_template: bool = Field(False, description="render each document as one turn of a user")
+    protocol: Literal["stream", "documents"] = Field(
+        "stream", description="windows spread over the joined text, or AWQ's: whole documents of at most seq_len tokens"
+    )
     samples: int = Field(8, gt=0)
     seq_len: int = Field(128, gt=1)
+    format: Literal["awq", "compressed-tensors"] = "awq"
+    keep_worst: int = Field(0, ge=0, description="linears that quantization hurts most, kept in keep_bits")
+    keep_bits: Literal[16, 8] = 16
+    bits_budget: float | None = Field(None, gt=2, lt=16, description="bits per weight, spent where they help most")
+    workers: int = Field(1, gt=0, description="processes that quantize blocks at once; each needs the whole memory")
+    max_memory: ByteSize | None = Field(None, description="refuse what would need more: 8GB, 500MiB")
+    overrides: str | None = Field(None, description="TOML file with scale groups that are not found by themselves")
     indivisible: Literal["error", "keep"] = Field(
         "error", description="linears whose input does not divide by the group size: refuse, or keep in full precision"
     )
+    dtype: DType = Field("float32", description="compute type of the model while it is quantized")
+    allow_pickle: bool = Field(False, description="read weights that are no safetensors")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> QuantizeSpec:
+        if self.group_size < 1 and self.group_size != -1:
+            raise ValueError(f"group_size is {self.group_size} (allowed: 1 or more, or -1: one scale per row)")
+        if self.keep_worst and self.bits_budget is not None:
+            raise ValueError("keep_worst and bits_budget are two ways to say the same (allowed: one of them)")
+        if self.bits_budget is not None and self.bits_budget <= self.bits:
+            raise ValueError(f"bits_budget is {self.bits_budget} (allowed: more than bits, {self.bits})")
+        return self
 
 
 class BackendSpec(Table):
@@ -172,7 +206,12 @@ class RunSpec(Table):
     model: ModelSpec = Field(default_factory=ModelSpec)
     quantize: QuantizeSpec = Field(default_factory=QuantizeSpec)
     backends: dict[str, BackendSpec] = Field(
-        default_factory=lambda: {k: BackendSpec(kind=k) for k in get_args(BackendKind)}, min_length=1
+        default_factory=lambda: {
+            "reference": BackendSpec(kind="reference"),
+            "awq": BackendSpec(kind="awq"),
+            "rtn": BackendSpec(kind="rtn"),
+        },
+        min_length=1,
     )
     noise_floor: NoiseFloorSpec = Field(default_factory=NoiseFloorSpec)
     suites: dict[str, SuiteSpec] = Field(min_length=1)
@@ -224,8 +263,13 @@ class RunSpec(Table):
         return next(name for name in self.backends if self.role_of(name) == "reference")
 
     def quantize_for(self, name: str) -> QuantizeSpec:
-        """[quantize] with this backend's overrides applied."""
-        return QuantizeSpec.model_validate({**self.quantize.model_dump(), **self.backends[name].quantize})
+        """[quantize] with this backend's overrides applied, and its method settled."""
+        backend = self.backends[name]
+        settings = {**self.quantize.model_dump(), **backend.quantize}
+        # A method for all would turn the control into another candidate: kinds that name their method keep it.
+        general = self.quantize.method if backend.kind == "awq" else None
+        own = None if backend.kind == "reference" else backend.kind
+        return QuantizeSpec.model_validate({**settings, "method": backend.quantize.get("method") or general or own})
 
 
 def load_spec(path: str | Path, overrides: dict[str, Any] | None = None) -> RunSpec:
@@ -259,11 +303,11 @@ def parse_spec(data: dict[str, Any], origin: str = "spec") -> RunSpec:
         raise UserError(f"{origin}: {_explain(error)}") from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, table: str | None = None) -> str:
     # A misspelt key also leaves the right one missing: the misspelling is what to show.
     problem = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
     # The discriminated union puts the kind into the location: suites.perplexity.perplexity.windw -> without the tag.
-    location = [str(part) for part in problem["loc"]]
+    location = [str(part) for part in ((table,) if table else ()) + problem["loc"]]
     if len(location) > 2 and location[0] == "suites" and location[2] in SUITE_KINDS:
         del location[2]
     where = ".".join(location)
@@ -275,6 +319,8 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "union_tag_invalid":
         return str(unknown_choice(f"suite kind in {where}", problem["input"].get("kind"), SUITE_KINDS))
     text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"].startswith("byte_size"):
+        text = "not an amount of memory (allowed: bytes, or a number with a unit: 8GB, 500MiB)"
     given = problem.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
     return f"{where}: {text}{shown}" if where else text
@@ -313,4 +359,4 @@ def parse_quantize(data: dict[str, Any]) -> QuantizeSpec:
     try:
         return QuantizeSpec.model_validate(data)
     except ValidationError as error:
-        raise UserError(_explain(error)) from None
+        raise UserError(_explain(error, "quantize")) from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -73,3 +74,16 @@ class Display:
         self.console.print(f"{status} {job.id} [dim]({seconds:.0f} s)[/]", highlight=False)
         if outcome.reason:
             self.console.print(f"       {outcome.reason}", markup=False, highlight=False)
+
+
+@contextmanager
+def block_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on standard error with the time left and the block at hand; yields what takes (done, total, block)."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} blocks"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[block]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, block="")
+        yield lambda done, total, block: bar.update(task, completed=done, total=total, block=block)

@@ -73,6 +73,17 @@ def test_the_noise_floor_is_the_reference_in_other_batches() -> None:
     [
         ({"model": {"dtype": "bfloat16"}}, {"checkpoint", "reference", "again", "awq", "rtn", "logprobs"}),
         ({"backends": {**BACKENDS, "awq": {"kind": "awq", "quantize": {"bits": 3}}}}, {"/awq"}),
+        ({"quantize": {**SPEC["quantize"], "method": "awq+gptq"}}, {"/awq"}),
+        *(
+            ({"quantize": {**SPEC["quantize"], key: value}}, {"/awq", "/rtn"})
+            for key, value in {
+                "group_size": -1, "symmetric": True, "search": "module", "damping": 0.1, "protocol": "documents",
+                "chat_template": True, "format": "compressed-tensors", "keep_worst": 2, "keep_bits": 8,
+                "bits_budget": 5.0, "samples": 3, "indivisible": "keep",
+            }.items()
+        ),
+        ({"quantize": {**SPEC["quantize"], "max_memory": "8GB"}}, set()),
+        ({"quantize": {**SPEC["quantize"], "workers": 2}}, set()),
         ({"noise_floor": {"batch_size": 7}}, {"again"}),
         ({"gates": [{"metric": "*", "margin": 0.1}]}, set()),
         ({"telemetry_interval_s": 2.0}, set()),
@@ -104,7 +115,26 @@ def test_a_subset_of_backends_keeps_the_reference() -> None:
     assert cells == ["cell/reference/perplexity", "cell/reference-again/perplexity", "cell/awq/perplexity"]
 
 
-def test_mistakes_are_found_before_anything_runs() -> None:
+def test_an_edited_overrides_file_touches_checkpoints_and_their_cells(tmp_path: Path) -> None:
+    path = tmp_path / "groups.toml"
+    path.write_text("")
+    quantize = {**SPEC["quantize"], "overrides": str(path)}
+    before = keys(plan(quantize=quantize))
+    path.write_text("[[groups]]\n")
+    after = keys(plan(quantize=quantize))
+    assert {name for name in before if before[name] != after[name]} == {n for n in before if "/awq" in n or "/rtn" in n}
+
+
+def test_mistakes_are_found_before_anything_runs(tmp_path: Path) -> None:
+    for settings, message in (
+        ({"bits": 8}, "autoawq format holds codes of at most 4 bits"),
+        ({"keep_worst": 2, "keep_bits": 8}, "autoawq format holds codes of at most 4 bits"),
+        ({"overrides": "none.toml"}, "no overrides file at none.toml"),
+        ({"calibration": str(tmp_path / "none.jsonl")}, "no text file at"),
+        ({"text_field": "body"}, "plain text and has no field 'body'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            plan(quantize={**SPEC["quantize"], **settings})
     with pytest.raises(UserError, match="taken by the noise floor"):
         plan(backends={"reference": {"kind": "reference"}, NOISE: {"kind": "awq"}})
     with pytest.raises(UserError, match="no folder at"):

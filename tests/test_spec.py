@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,18 @@ def test_a_minimal_spec_has_the_three_backends_and_one_reference() -> None:
         ({"suites": {"ppl": {"kind": "perplexty"}}}, "did you mean 'perplexity'"),
         ({"suites": {}}, "at least 1 item"),
         ({}, "suites: Field required"),
-        ({**MINIMAL, "quantize": {"bits": 5}}, "quantize.bits: Input should be 3 or 4, got 5"),
+        ({**MINIMAL, "quantize": {"bits": 5}}, "quantize.bits: Input should be 2, 3, 4 or 8, got 5"),
+        ({**MINIMAL, "quantize": {"method": "gtpq"}}, "should be 'rtn', 'awq', 'gptq' or 'awq+gptq', got 'gtpq'"),
+        ({**MINIMAL, "quantize": {"group_size": 0}}, "group_size is 0 (allowed: 1 or more, or -1: one scale per row)"),
+        ({**MINIMAL, "quantize": {"protocol": "pile"}}, "should be 'stream' or 'documents', got 'pile'"),
+        ({**MINIMAL, "quantize": {"search": "x"}}, "should be 'gram' or 'module', got 'x'"),
+        ({**MINIMAL, "quantize": {"format": "gguf"}}, "should be 'awq' or 'compressed-tensors', got 'gguf'"),
+        ({**MINIMAL, "quantize": {"keep_bits": 6}}, "should be 16 or 8, got 6"),
+        ({**MINIMAL, "quantize": {"max_memory": "lots"}}, "not an amount of memory (allowed: bytes, or a number"),
+        ({**MINIMAL, "quantize": {"keep_worst": 3, "bits_budget": 5.0}}, "(allowed: one of them)"),
+        ({**MINIMAL, "quantize": {"bits": 8, "bits_budget": 5.0}}, "bits_budget is 5.0 (allowed: more than bits, 8)"),
+        ({**MINIMAL, "quantize": {"damping": 1}}, "quantize.damping: Input should be less than 1, got 1"),
+        ({**MINIMAL, "backends": {"a": {"kind": "smooth"}}}, "'gptq' or 'awq+gptq', got 'smooth'"),
         ({**MINIMAL, "backends": {"a": {"kind": "awq"}}}, "exactly one backend must be the reference, found none"),
         ({**MINIMAL, "backends": {"a/b": {"kind": "reference"}}}, "backend name 'a/b'"),
         ({"suites": {"perplexity": {"backends": ["vllm"]}}}, "names 'vllm'; backends are"),
@@ -77,6 +89,18 @@ def test_presets_are_valid_and_take_a_model(tmp_path: Path, name: str) -> None:
     assert calibration != evaluation
 
 
+def test_the_domains_preset_calibrates_on_what_it_does_not_measure() -> None:
+    spec = parse_spec(tomllib.loads(preset_text("domains")))
+    calibrated = {spec.quantize_for(name).calibration for name in ("awq-wikipedia", "awq-python")}
+    measured = {(suite.kind, suite.text) for suite in spec.suites.values()}  # type: ignore[union-attr]
+    assert calibrated == {"gensim-wikipedia[:50%]", "pydoc-topics[:50%]"}
+    assert measured == {
+        (kind, text)
+        for kind in ("perplexity", "divergence")
+        for text in ("gensim-wikipedia[50%:]", "pydoc-topics[50%:]")
+    }
+
+
 def test_unknown_preset() -> None:
     with pytest.raises(UserError, match="did you mean 'smoke'"):
         preset_text("smok")
@@ -90,6 +114,21 @@ def test_backend_overrides_of_quantize() -> None:
     assert spec.quantize.bits == 4
 
 
+def test_a_backend_is_made_by_its_own_method_then_the_general_one_then_its_kind() -> None:
+    names, kinds = ("awq", "rtn", "gptq", "both"), ("awq", "rtn", "gptq", "awq+gptq")
+    backends = {
+        "reference": {"kind": "reference"},
+        **{name: {"kind": kind} for name, kind in zip(names, kinds, strict=True)},
+    }
+    plain = parse_spec({**MINIMAL, "backends": backends})
+    assert [plain.quantize_for(name).method for name in names] == list(kinds)
+    general = parse_spec({**MINIMAL, "backends": backends, "quantize": {"method": "awq+gptq"}})
+    assert [general.quantize_for(name).method for name in names] == ["awq+gptq", *kinds[1:]]
+    backends["rtn"] = {"kind": "rtn", "quantize": {"method": "gptq"}}
+    assert parse_spec({**MINIMAL, "backends": backends}).quantize_for("rtn").method == "gptq"
+    assert [general.role_of(name) for name in names] == ["candidate", "control", "candidate", "candidate"]
+
+
 def test_gates_of_another_file(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text('[[gates]]\nmetric = "perplexity/*"\nmargin = 0.1\n')
@@ -101,5 +140,10 @@ def test_gates_of_another_file(tmp_path: Path) -> None:
 
 def test_quantize_settings() -> None:
     assert parse_quantize({"bits": 3}).bits == 3
-    with pytest.raises(UserError, match="bits"):
+    assert parse_quantize({"max_memory": "8GB"}).max_memory == 8 * 10**9
+    assert parse_quantize({"max_memory": "500MiB"}).max_memory == 500 * 2**20
+    assert parse_quantize({"group_size": -1}).group_size == -1
+    with pytest.raises(UserError, match=r"quantize\.bits: Input should be 2, 3, 4 or 8, got 7"):
         parse_quantize({"bits": 7})
+    with pytest.raises(UserError, match=r"did you mean 'quantize\.group_size'"):
+        parse_quantize({"groupsize": 7})

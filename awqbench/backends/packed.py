@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from awqbench.backends.torch_engine import TorchEngine
-from awqbench.formats.checkpoint import load_quantized
+from awqbench.formats.load import load_quantized
 from awqbench.ops.linear import QuantizedLinear
 
 

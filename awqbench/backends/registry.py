@@ -9,8 +9,7 @@ from awqbench.errors import unknown_choice
 
 _BACKENDS = {
     "reference": "awqbench.backends.reference:ReferenceBackend",
-    "awq": "awqbench.backends.packed:PackedBackend",
-    "rtn": "awqbench.backends.packed:PackedBackend",
+    **dict.fromkeys(("awq", "rtn", "gptq", "awq+gptq"), "awqbench.backends.packed:PackedBackend"),
 }
 
 

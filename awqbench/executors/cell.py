@@ -50,7 +50,7 @@ def run_job(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, progre
 
 def _do(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, unfinished: Path, progress: Progress) -> Outcome:
     if job.kind == "checkpoint":
-        make_checkpoint(plan, job, unfinished, run.checkpoint(job.backend), progress)
+        make_checkpoint(plan, job, run, unfinished, progress)
         return Outcome("ok")
     if job.kind == "logprobs":
         with workers.lease(_engine(plan, job, run), unfinished / "log.txt", fresh=False) as worker:

@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from awqbench.errors import ExitCode, UserError
+from awqbench.executors.request import request
 from awqbench.plan import Job, Plan
-from awqbench.record.layout import move_into_place
-from awqbench.sources.texts import resolve_text
+from awqbench.record.layout import RunDirectory, move_into_place
 from awqbench.worker.client import WorkerFailed
 
 KEY_FILE = "awqbench-key"
 
 
-def make_checkpoint(plan: Plan, job: Job, unfinished: Path, place: Path, progress: Callable[[int, int], None]) -> None:
-    """Write the job's checkpoint to `place`. Raises UserError as the quantizer does, WorkerFailed if it dies."""
-    settings = plan.spec.quantize_for(job.backend)
-    calibration = unfinished / "calibration.txt"
-    calibration.write_text(resolve_text(settings.calibration).content, encoding="utf-8")
-    out = unfinished / "checkpoint"
-    request = {
-        "model_dir": str(plan.model.path),
-        "out": str(out),
-        "method": plan.backend(job.backend).kind,
-        "bits": settings.bits,
-        "group_size": settings.group_size,
-        "clip": settings.clip,
-        "calibration_file": str(calibration),
-        "calibration_name": settings.calibration,
-        "samples": settings.samples,
-        "seq_len": settings.seq_len,
-        "indivisible": settings.indivisible,
-        "seed": plan.spec.seed,
-        "trust_remote_code": plan.spec.model.trust_remote_code,
-        "device": plan.spec.model.device,
+def make_checkpoint(
+    plan: Plan, job: Job, run: RunDirectory, unfinished: Path, progress: Callable[[int, int], None]
+) -> None:
+    """Make the job's checkpoint and put it in its place in the run directory.
+
+    A quantization that was killed goes on where it stopped, from what it left in the job's scratch folder. Raises
+    UserError as the quantizer does, WorkerFailed if it dies.
+    """
+    scratch = run.scratch(job.key)
+    out = scratch / "checkpoint"
+    model = plan.spec.model
+    asked = {
+        **request(plan.spec.quantize_for(job.backend), plan.model.path, out, unfinished, plan.spec.seed),
+        "resume": True,
+        "source": plan.model.label if plan.model.origin == "hub" else None,
+        "trust_remote_code": model.trust_remote_code,
+        "device": model.device,
         "threads": plan.spec.threads,
     }
-    run_quantizer(request, unfinished / "log.txt", progress)
+    if not out.exists():
+        try:
+            run_quantizer(asked, unfinished / "log.txt", lambda done, total, _: progress(done, total))
+        except UserError:
+            # A mistake in the spec must not leave a run directory behind.
+            shutil.rmtree(scratch, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                scratch.parent.rmdir()
+            raise
     (out / KEY_FILE).write_text(job.key)
-    move_into_place(out, place)
+    move_into_place(out, run.checkpoint(job.backend))
 
 
-def run_quantizer(request: Mapping[str, object], log: Path, progress: Callable[[int, int], None]) -> None:
-    """Run `python -m awqbench.quantization` on a request; its progress comes as JSON lines."""
+def run_quantizer(asked: Mapping[str, object], log: Path, progress: Callable[[int, int, str], None]) -> dict[str, Any]:
+    """Run `python -m awqbench.quantization` on a request; returns what `quantize_model` does.
+
+    Progress (blocks done, blocks in all, the block at hand) comes as JSON lines. Raises UserError as the quantizer
+    does, WorkerFailed if it dies.
+    """
     command = [sys.executable, "-P", "-m", "awqbench.quantization"]
     with log.open("ab") as errors:
         process = subprocess.Popen(
@@ -56,15 +67,18 @@ def run_quantizer(request: Mapping[str, object], log: Path, progress: Callable[[
     assert process.stdin is not None
     assert process.stdout is not None
     failure = None
+    result: dict[str, Any] = {}
     try:
-        process.stdin.write(json.dumps(dict(request)))
+        process.stdin.write(json.dumps(dict(asked)))
         process.stdin.close()
         for line in process.stdout:
             message = json.loads(line)
             if "error" in message:
                 failure = message["error"]
+            elif "result" in message:
+                result = message["result"]
             else:
-                progress(message["done"], message["total"])
+                progress(message["done"], message["total"], message["what"])
         code = process.wait()
     finally:
         if process.poll() is None:
@@ -77,3 +91,4 @@ def run_quantizer(request: Mapping[str, object], log: Path, progress: Callable[[
         died = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise WorkerFailed(f"the quantizer {died}: {lines[-1] if lines else 'it said nothing'}")
+    return result

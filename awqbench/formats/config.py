@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
 from awqbench.errors import UserError
-from awqbench.formats.autoawq import BITS
+from awqbench.formats.layouts import LAYOUTS, Layout, Scheme
 
 CONFIG = "config.json"
+OLD_CONFIG = "quant_config.json"  # where AutoAWQ wrote its settings until 2023
+QUANTIZATION = "quantization_config"
 
 
-def export_config(
-    model: PreTrainedModel, *, dtype: str, group_size: int, not_converted: Sequence[str]
-) -> dict[str, Any]:
-    """The model's configuration with its quantization_config, as JSON data."""
+def export_config(model: PreTrainedModel, *, dtype: str, quantization: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's configuration as JSON data, with `quantization` (see `Layout.config`) as its quantization_config."""
     config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
     config.pop("_name_or_path", None)
     config |= _rope_for_transformers_4(config)
     config["architectures"] = [type(model).__name__]
     config["dtype"] = dtype
-    config["quantization_config"] = {
-        "quant_method": "awq",
-        "version": "gemm",
-        "bits": BITS,
-        "group_size": group_size,
-        "zero_point": True,
-        "modules_to_not_convert": list(not_converted),
-    }
+    config[QUANTIZATION] = dict(quantization)
     return config
 
 
@@ -55,23 +48,41 @@ def _rope_for_transformers_4(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
-    """The parsed config.json of an AWQ checkpoint; raises UserError when it's missing, broken or not AWQ's."""
+    """The parsed config.json of a checkpoint whose quantization is read here.
+
+    An old AutoAWQ checkpoint's quant_config.json is put where newer ones have it. Raises UserError when the file is
+    missing or broken, and one that says what the checkpoint is when it's none of ours.
+    """
     path = Path(checkpoint) / CONFIG
+    if not path.is_file():
+        raise UserError(f"no quantized checkpoint: {path} is missing")
+    config = _json(path)
+    old = path.with_name(OLD_CONFIG)
+    if not config.get(QUANTIZATION) and old.is_file():
+        config[QUANTIZATION] = {"quant_method": "awq", **_json(old)}
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"no quantized checkpoint: {path} is missing") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    found = config.get("quantization_config") or {}
-    method, version = found.get("quant_method"), str(found.get("version", "gemm")).lower()
-    if method != "awq" or version != "gemm" or found.get("bits", BITS) != BITS or not found.get("zero_point", True):
-        described = f"{method} version {version}, {found.get('bits')} bits, zero_point {found.get('zero_point', True)}"
-        raise UserError(
-            f"{path} does not describe an AutoAWQ GEMM checkpoint of {BITS} bits with zero points "
-            f"({described if method else 'it has no quantization_config'})"
-        )
+        read_schemes(config, ())
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return config
+
+
+def layout_of(config: Mapping[str, Any]) -> Layout:
+    """The layout that a config.json names. Raises UserError for other quantization methods."""
+    found = config.get(QUANTIZATION)
+    allowed = ", ".join(layout.method for layout in LAYOUTS.values())
+    if not isinstance(found, Mapping) or not found:
+        raise UserError(f"it has no quantization_config (allowed quantization methods: {allowed})")
+    method = found.get("quant_method")
+    for layout in LAYOUTS.values():
+        if layout.method == method:
+            return layout
+    raise UserError(f"it is quantized by {method}, which is not read here (allowed: {allowed})")
+
+
+def read_schemes(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Scheme]:
+    """What a config.json says of the quantized linears named; errors as `layout_of` and `Layout.schemes`."""
+    return layout_of(config).schemes(config[QUANTIZATION], names)
 
 
 def model_config(checkpoint: Path, trust_remote_code: bool) -> PretrainedConfig:
@@ -82,6 +93,16 @@ def model_config(checkpoint: Path, trust_remote_code: bool) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
     except (ValueError, OSError) as error:
         raise UserError(f"{checkpoint / CONFIG}: {str(error).splitlines()[0]}") from None
-    if hasattr(config, "quantization_config"):
+    if hasattr(config, QUANTIZATION):
         del config.quantization_config
     return config
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not a JSON object")
+    return found

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from awqbench.errors import UserError
 from awqbench.formats import autoawq
-from awqbench.formats.config import CONFIG, model_config, read_config
+from awqbench.formats.config import CONFIG, layout_of, model_config, read_config, read_schemes
+from awqbench.formats.layouts import Layout, Scheme
+from awqbench.formats.placing import assign, experts_on_disk, linear_name, refuse_missing, replace_linear, unfuse_packed
 from awqbench.formats.shards import Shards
 from awqbench.formats.summary import RECIPE
+from awqbench.modeling.convert import load_converted
+from awqbench.modeling.names import Names
+from awqbench.modeling.skeleton import parameters_on_meta
 from awqbench.ops.linear import QuantizedLinear
 from awqbench.quantization.tensor import QuantizedTensor
-
-_MARK = ".qweight"
 
 
 def load_quantized(
@@ -33,48 +35,29 @@ def load_quantized(
 ) -> PreTrainedModel:
     """A causal LM in evaluation mode whose quantized linears are `QuantizedLinear`s; all else in `dtype`.
 
-    `kernel` is as `awqbench.ops.select_kernel` has it. Raises UserError, naming the file, when the checkpoint is not an
-    AutoAWQ one, is incomplete, truncated or corrupt, or does not fit its own config.json.
+    Reads AutoAWQ GEMM and compressed-tensors pack-quantized folders. Experts that are quantized become linears of their
+    own; others stay as transformers has them. `kernel` is as `awqbench.ops.select_kernel` has it. Raises UserError,
+    naming the file, when the checkpoint is in another format, is incomplete, truncated or corrupt, or does not fit its
+    own config.json.
     """
-    from transformers import AutoModelForCausalLM
-
-    checkpoint = Path(checkpoint)
-    read_config(checkpoint)
-    shards = Shards(checkpoint)
-    # Older tools stored the rotary frequencies, which every model computes.
-    names = {name for name in shards.entries if not name.endswith("rotary_emb.inv_freq")}
-    bits = effective_bits(checkpoint)
-    config = model_config(checkpoint, trust_remote_code)
-    with _parameters_on_meta():
-        try:
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
-        except ValueError as error:
-            raise UserError(f"{checkpoint / CONFIG}: no causal language model: {str(error).splitlines()[0]}") from None
-    model = model.eval().requires_grad_(False)
-
-    for name in sorted(name.removesuffix(_MARK) for name in names if name.endswith(_MARK)):
-        bias = shards.tensor(f"{name}.bias").to(dtype) if f"{name}.bias" in names else None
-        linear = QuantizedLinear(_read(shards, name, bits), bias, dtype=dtype, device=device, kernel=kernel)
-        _replace(model, name, linear, checkpoint)
-        names -= {f"{name}.{suffix}" for suffix in (*autoawq.SUFFIXES, "bias")}
-    for name in sorted(names):
-        _assign(model, name, shards.tensor(name), dtype, checkpoint)
-    model.tie_weights()
-    _refuse_missing(model, checkpoint)
+    packed = _Packed.open(Path(checkpoint))
+    model = _empty(packed.folder, dtype, trust_remote_code)
+    try:
+        _fill(model, packed, dtype, device, kernel)
+    except UserError as error:
+        message = str(error)
+        raise error if message.startswith(str(checkpoint)) else UserError(f"{checkpoint}: {message}") from None
     return model.to(device)
 
 
 def read_quantized(checkpoint: Path) -> dict[str, QuantizedTensor]:
-    """The integers, scales and zero points of every quantized linear, by module name; errors as `load_quantized`."""
-    checkpoint = Path(checkpoint)
-    read_config(checkpoint)
-    shards, bits = Shards(checkpoint), effective_bits(checkpoint)
-    linears = sorted(name.removesuffix(_MARK) for name in shards.entries if name.endswith(_MARK))
-    return {name: _read(shards, name, bits) for name in linears}
+    """Integers, scales and zero points of every quantized linear, by its name on disk; errors as `load_quantized`."""
+    packed = _Packed.open(Path(checkpoint))
+    return {name: packed.read(name) for name in packed.schemes}
 
 
 def effective_bits(checkpoint: Path) -> int:
-    """Bits that the codes use: what quantize.json says, 4 for a checkpoint that another tool wrote."""
+    """Bits that an AutoAWQ checkpoint's codes use: what quantize.json says, 4 where another tool wrote it."""
     try:
         return int(json.loads((checkpoint / RECIPE).read_text(encoding="utf-8"))["effective_bits"])
     except FileNotFoundError:
@@ -83,66 +66,89 @@ def effective_bits(checkpoint: Path) -> int:
         raise UserError(f"{checkpoint / RECIPE} does not say effective_bits") from None
 
 
-def _read(shards: Shards, name: str, bits: int) -> QuantizedTensor:
-    absent = [suffix for suffix in autoawq.SUFFIXES if f"{name}.{suffix}" not in shards.entries]
-    if absent:
-        raise UserError(f"{shards.folder}: {name}.{absent[0]} is missing")
-    try:
-        return autoawq.unpack({suffix: shards.tensor(f"{name}.{suffix}") for suffix in autoawq.SUFFIXES}, bits)
-    except UserError as error:
-        raise UserError(f"{shards.folder}: {name}: {error}") from None
+@dataclass(frozen=True)
+class _Packed:
+    """The quantized linears of a folder, by their names on disk, each read when asked for."""
+
+    folder: Path
+    shards: Shards
+    layout: Layout
+    schemes: Mapping[str, Scheme]
+
+    @classmethod
+    def open(cls, folder: Path) -> _Packed:
+        config = read_config(folder)
+        shards, layout = Shards(folder), layout_of(config)
+        mark = f".{layout.SUFFIXES[0]}"
+        found = sorted(name.removesuffix(mark) for name in shards.entries if name.endswith(mark))
+        try:
+            schemes = read_schemes(config, found)
+        except UserError as error:
+            raise UserError(f"{folder / CONFIG}: {error}") from None
+        if layout.name == autoawq.name:
+            bits = effective_bits(folder)
+            schemes = {name: replace(scheme, bits=bits) for name, scheme in schemes.items()}
+        return cls(folder, shards, layout, schemes)
+
+    def tensors(self, linear: str) -> dict[str, str]:
+        """Names of the tensors that make up a quantized linear, by suffix; an activation order among them."""
+        suffixes = (*self.layout.SUFFIXES, "g_idx", "weight_g_idx")
+        return {suffix: name for suffix in suffixes if (name := f"{linear}.{suffix}") in self.shards.entries}
+
+    def read(self, linear: str) -> QuantizedTensor:
+        found = self.tensors(linear)
+        optional = {"weight_zero_point"}
+        absent = [suffix for suffix in self.layout.SUFFIXES if suffix not in found and suffix not in optional]
+        if absent:
+            raise UserError(f"{self.folder}: {linear}.{absent[0]} is missing")
+        try:
+            return self.layout.unpack(
+                {suffix: self.shards.tensor(name) for suffix, name in found.items()}, self.schemes[linear]
+            )
+        except UserError as error:
+            raise UserError(f"{self.folder}: {linear}: {error}") from None
 
 
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """Create modules with parameters on the meta device and buffers in memory.
+def _empty(checkpoint: Path, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
 
-    Parameters come from the checkpoint, while non-persistent buffers, such as rotary frequencies, are computed by the
-    constructors and stand in no file, so that building the whole model on the meta device would lose them.
-    """
-    register = nn.Module.register_parameter
-
-    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter if parameter is None else nn.Parameter(parameter.to("meta"), False))
-
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+    config = model_config(checkpoint, trust_remote_code)
+    with parameters_on_meta():
+        try:
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, trust_remote_code=trust_remote_code
+            )
+        except ValueError as error:
+            raise UserError(f"{checkpoint / CONFIG}: no causal language model: {str(error).splitlines()[0]}") from None
+    return model.eval().requires_grad_(False)
 
 
-def _replace(model: nn.Module, name: str, linear: QuantizedLinear, checkpoint: Path) -> None:
-    try:
-        replaced = model.get_submodule(name)
-    except AttributeError:
-        raise UserError(f"{checkpoint}: {name} is not a module of {type(model).__name__}") from None
-    if isinstance(replaced, Conv1D):
-        wanted = (replaced.weight.shape[1], replaced.weight.shape[0])
-    elif isinstance(replaced, nn.Linear):
-        wanted = (replaced.out_features, replaced.in_features)
-    else:
-        raise UserError(f"{checkpoint}: {name} is a {type(replaced).__name__}, not a linear layer")
-    if wanted != (linear.out_features, linear.in_features):
-        found = f"{linear.out_features} x {linear.in_features}"
-        raise UserError(f"{checkpoint}: {name} is {found}, config.json wants {wanted[0]} x {wanted[1]}")
-    model.set_submodule(name, linear)
+def _fill(model: PreTrainedModel, packed: _Packed, dtype: torch.dtype, device: str | torch.device, kernel: str) -> None:
+    """Give every parameter and buffer what the files hold for it."""
+    shards, names = packed.shards, Names(model)
+    ignored = [r"rotary_emb\.inv_freq$", *(model._keys_to_ignore_on_load_unexpected or ())]  # computed, or not modelled
+    rest = {name for name in shards.entries if not any(re.search(pattern, name) for pattern in ignored)}
+    linears = [name for name in packed.schemes if f"{name}.{packed.layout.SUFFIXES[0]}" in rest]
+    unfuse_packed(model, names, linears)
+    experts = experts_on_disk(model)
 
+    for name in linears:
+        bias = shards.tensor(f"{name}.bias").to(dtype) if f"{name}.bias" in rest else None
+        linear = QuantizedLinear(packed.read(name), bias, dtype=dtype, device=device, kernel=kernel)
+        replace_linear(model, linear_name(model, names, experts, name), linear)
+        rest -= {*packed.tensors(name).values(), f"{name}.bias"}
 
-def _assign(model: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype, checkpoint: Path) -> None:
-    path, _, leaf = name.rpartition(".")
-    try:
-        module = model.get_submodule(path)
-        current = getattr(module, leaf)
-    except AttributeError:
-        raise UserError(f"{checkpoint}: tensor {name} has no place in {type(model).__name__}") from None
-    if current.shape != tensor.shape:
-        raise UserError(f"{checkpoint}: {name} is {list(tensor.shape)}, config.json wants {list(current.shape)}")
-    value = tensor.to(dtype) if tensor.is_floating_point() else tensor
-    setattr(module, leaf, nn.Parameter(value, False) if leaf in module._parameters else value)
-
-
-def _refuse_missing(model: nn.Module, checkpoint: Path) -> None:
-    missing = sorted(name for name, tensor in model.named_parameters() if tensor.is_meta)
-    if missing:
-        raise UserError(f"{checkpoint}: {len(missing)} tensors are missing, first {missing[0]}")
+    converted = []
+    for name in sorted(rest):
+        owner, _, leaf = name.rpartition(".")
+        if owner in experts:
+            assign(model, f"{experts[owner]}.{leaf}", shards.tensor(name), dtype)
+        elif names.in_model(name) and names.merged(name):
+            converted.append(name)
+        else:
+            assign(model, names.in_model(name) or name, shards.tensor(name), dtype)
+    load_converted(model, names, converted, shards.tensor)
+    # Told what is missing, transformers ties to whichever of two the files hold, and not at all where they differ.
+    missing = {name for name, tensor in model.named_parameters(remove_duplicate=False) if tensor.is_meta}
+    model.tie_weights(missing_keys=missing, recompute_mapping=False)
+    refuse_missing(model)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,6 +22,13 @@ from awqbench.errors import UserError
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.gguf")
+# The types of safetensors files by their names there.
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,13 @@ class Entry:
     nbytes: int
 
     @property
+    def torch_dtype(self) -> torch.dtype:
+        """The type as torch has it. Raises UserError for one that it does not have."""
+        if self.dtype not in DTYPES:
+            raise UserError(f"{self.file} holds tensors of type {self.dtype} (allowed: {', '.join(DTYPES)})")
+        return DTYPES[self.dtype]
+
+    @property
     def elements(self) -> int:
         """How many numbers the tensor holds."""
         count = 1
@@ -42,7 +57,7 @@ class Entry:
 
 
 class Shards:
-    """The tensors of a checkpoint folder, by name, each read when asked for.
+    """The tensors of a checkpoint folder, or of one safetensors file, by name, each read when asked for.
 
     Raises UserError, naming the file, when a shard is missing, truncated or corrupt.
     """
@@ -67,7 +82,13 @@ class Shards:
             raise UserError(f"cannot read {name} from {file}: {error}") from None
         return tensor
 
+    def close(self) -> None:
+        """Unmap the files until a tensor is asked for again."""
+        self._open.clear()
+
     def _files(self) -> list[Path]:
+        if self.folder.is_file():
+            return [self.folder]
         index = self.folder / INDEX
         if index.is_file():
             try:

@@ -1,4 +1,4 @@
-"""The W4A16 linear: four-bit weights, wider activations. `QuantizedLinear` is the layer, `select_kernel` the choice."""
+"""The W4A16 linear: weights of 4 bits, or up to 8. `QuantizedLinear` is the layer, `select_kernel` the choice."""
 
 from awqbench.ops.linear import QuantizedLinear
 from awqbench.ops.select import KERNELS, select_kernel

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from awqbench.errors import BackendUnavailable
 from awqbench.ops.build import library
-from awqbench.ops.layout import BLOCK
+from awqbench.ops.layout import BLOCK, NIBBLE
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ _POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 def _functions() -> tuple[ctypes._NamedFuncPointer, ctypes._NamedFuncPointer, int]:
     loaded = library()
     multiply, dequantize = loaded.awqbench_w4a16_linear, loaded.awqbench_w4a16_dequantize
-    multiply.argtypes = [_POINTER] * 6 + [_INT64] * 4 + [_INT] * 2
-    dequantize.argtypes = [_POINTER] * 4 + [_INT64] * 4 + [_INT] * 2
+    multiply.argtypes = [_POINTER] * 6 + [_INT64] * 4 + [_INT] * 3
+    dequantize.argtypes = [_POINTER] * 4 + [_INT64] * 4 + [_INT] * 3
     multiply.restype = dequantize.restype = None
     return multiply, dequantize, int(loaded.awqbench_w4a16_best_isa())
 
@@ -64,15 +64,17 @@ def linear(
     zeros: Tensor,
     bias: Tensor | None,
     group_size: int,
+    width: int = NIBBLE,
     *,
     dense_from: int | None = None,
     isa: int | None = None,
 ) -> Tensor:
     """x [rows, K] times the transposed weight, computed in float32 and returned in x's type.
 
-    `codes` uint8 [N, K / 2] as `layout.pack_rows` makes them, `scales` float16 and `zeros` uint8 [N, groups], all
-    contiguous. `isa` (0 scalar, 1 AVX2, 2 AVX-512) defaults to the best of this processor. Below `dense_from`
-    rows each result is summed in one fixed order, whatever the number of threads and rows; above, torch.mm sums.
+    `codes` uint8 [N, K / 2], or [N, K] for a `width` of 8, as `layout.pack_rows` makes them, `scales` float16 and
+    `zeros` uint8 [N, groups], all contiguous. `isa` (0 scalar, 1 AVX2, 2 AVX-512) defaults to the best of this
+    processor. Below `dense_from` rows each result is summed in one fixed order, whatever the number of threads and
+    rows; above, torch.mm sums.
     """
     multiply, dequantize, best = _functions()
     isa = best if isa is None else isa
@@ -84,13 +86,13 @@ def linear(
     weight = codes.data_ptr(), scales.data_ptr(), zeros.data_ptr()
     if rows < (DENSE_FROM[isa] if dense_from is None else dense_from):
         pointer = None if offset is None else offset.data_ptr()
-        multiply(inputs.data_ptr(), *weight, pointer, out.data_ptr(), rows, n, k, group_size, threads, isa)
+        multiply(inputs.data_ptr(), *weight, pointer, out.data_ptr(), rows, n, k, group_size, width, threads, isa)
     else:
         step = max(ROWS, SCRATCH_BYTES // (4 * k) // ROWS * ROWS)
         scratch = inputs.new_empty(min(step, n), k)
         for begin in range(0, n, step):
             count = min(step, n - begin)
-            dequantize(*weight, scratch.data_ptr(), begin, count, k, group_size, threads, isa)
+            dequantize(*weight, scratch.data_ptr(), begin, count, k, group_size, width, threads, isa)
             torch.mm(inputs, scratch[:count].T, out=out[:, begin : begin + count])
         if offset is not None:
             out += offset

@@ -15,7 +15,8 @@ class QuantizedLinear(nn.Module):
     """y = x W^T + b with W as `QuantizedTensor` integers; never a dense W beyond a small scratch.
 
     x: float [..., in], y: [..., out] in x's type. `kernel` names what runs (`select_kernel`). The memory held is half
-    a byte per weight and three bytes per group, beside the bias.
+    a byte per weight (a byte for codes of more than four bits) and three bytes per group, beside the bias; scales that
+    float16 cannot hold keep their own type.
     """
 
     kernel: str
@@ -35,26 +36,33 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = quantized.codes.shape
         self.group_size, self.bits = quantized.group_size, quantized.bits
+        self.width = layout.code_width(self.bits)
+        self.scale_dtype, scales = quantized.scales.dtype, _narrowest(quantized.scales)
+        self.held_dtype = scales.dtype
         self.kernel = select_kernel(
-            kernel, dtype=dtype, device=device, out_features=self.out_features, group_size=self.group_size
+            kernel,
+            dtype=dtype,
+            device=device,
+            out_features=self.out_features,
+            group_size=self.group_size,
+            bits=self.bits,
+            half_scales=scales.dtype == torch.float16,
         )
-        kernel_scales = scales = quantized.scales.contiguous()
+        # Scales are held as integers, their bit patterns, so that module.to(dtype) cannot round them.
+        held = {"zeros": quantized.zeros.contiguous(), "scale_bits": _bits(scales)}
         if self.kernel == "torch-int4":
             codes, kernel_scales = torch_int4.pack(quantized.codes, scales, quantized.zeros)
+            held |= {"codes": codes, "kernel_scale_bits": _bits(kernel_scales)}
         else:
-            codes = layout.pack_rows(quantized.codes, self.group_size)
-        # Scales are held as integers, their bit patterns, so that module.to(dtype) cannot round them.
-        held = {"codes": codes, "zeros": quantized.zeros.contiguous(), "scale_bits": scales.view(torch.int16)}
-        if kernel_scales is not scales:
-            held["kernel_scale_bits"] = kernel_scales.view(torch.int16)
+            held["codes"] = layout.pack_rows(quantized.codes, self.group_size, self.width)
         for name, tensor in held.items():
             self.register_buffer(name, tensor.to(device))
         self.register_buffer("bias", None if bias is None else bias.detach().to(device=device, dtype=dtype))
 
     @property
     def scales(self) -> Tensor:
-        """float16 [out, groups], as in the checkpoint."""
-        return self.get_buffer("scale_bits").view(torch.float16)
+        """[out, groups], as in the checkpoint."""
+        return self.get_buffer("scale_bits").view(self.held_dtype).to(self.scale_dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out], in x's type."""
@@ -62,9 +70,9 @@ class QuantizedLinear(nn.Module):
         if self.kernel == "torch-int4":
             scales = held["kernel_scale_bits"].view(torch.bfloat16)  # type: ignore[union-attr]
         else:
-            scales = held["scale_bits"].view(torch.float16)  # type: ignore[union-attr]
+            scales = held["scale_bits"].view(self.held_dtype)  # type: ignore[union-attr]
         result: Tensor = w4a16_linear(
-            x, held["codes"], scales, held["zeros"], held["bias"], self.group_size, self.kernel
+            x, held["codes"], scales, held["zeros"], held["bias"], self.group_size, self.width, self.kernel
         )
         return result
 
@@ -73,7 +81,7 @@ class QuantizedLinear(nn.Module):
         if self.kernel == "torch-int4":
             codes = torch_int4.unpack(self.codes, self.in_features, self.group_size)
         else:
-            codes = layout.unpack_rows(self.codes, self.in_features, self.group_size)
+            codes = layout.unpack_rows(self.codes, self.in_features, self.group_size, self.width)
         return QuantizedTensor(codes.contiguous(), self.scales, self.zeros, self.bits, self.group_size)
 
     def extra_repr(self) -> str:
@@ -82,3 +90,14 @@ class QuantizedLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
             f"bits={self.bits}, group_size={self.group_size}, kernel={self.kernel!r}"
         )
+
+
+def _narrowest(scales: Tensor) -> Tensor:
+    """The scales in float16 where that loses nothing, else as they are."""
+    half = scales.to(torch.float16)
+    return (half if torch.equal(half.to(scales.dtype), scales) else scales).contiguous()
+
+
+def _bits(numbers: Tensor) -> Tensor:
+    """Floating-point numbers as the integers of their bit patterns."""
+    return numbers.view(torch.int16 if numbers.element_size() == 2 else torch.int32)

@@ -6,24 +6,36 @@ import torch
 
 from awqbench.errors import BackendUnavailable, UserError, unknown_choice
 from awqbench.ops import cpu, torch_int4
+from awqbench.ops.layout import NIBBLE
 
 KERNELS = ("auto", "cpu", "torch-int4", "dequantize")
 
 
 def select_kernel(
-    kernel: str, *, dtype: torch.dtype, device: str | torch.device, out_features: int, group_size: int
+    kernel: str,
+    *,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    out_features: int,
+    group_size: int,
+    bits: int = NIBBLE,
+    half_scales: bool = True,
 ) -> str:
     """The kernel to use for one linear: `kernel` itself, or for `auto` the fastest that is right.
 
-    `cpu` is the C++ kernel, `torch-int4` torch's bfloat16 op, `dequantize` the reference. Raises UserError when a
-    kernel asked for by name is unknown or does not fit, BackendUnavailable when it cannot be built here.
+    `cpu` is the C++ kernel, `torch-int4` torch's bfloat16 op, `dequantize` the reference. `bits` are a code's;
+    `half_scales` says whether float16 holds the scales exactly, which `cpu` needs. Raises UserError when a kernel asked
+    for by name is unknown or does not fit, BackendUnavailable when it cannot be built here.
     """
     if kernel not in KERNELS:
         raise unknown_choice("kernel", kernel, KERNELS)
     on_cpu = torch.device(device).type == "cpu"
     fitting = {
-        "cpu": on_cpu and cpu.fits(out_features, group_size),
-        "torch-int4": on_cpu and dtype == torch.bfloat16 and torch_int4.fits(out_features, group_size),
+        "cpu": on_cpu and half_scales and cpu.fits(out_features, group_size),
+        "torch-int4": on_cpu
+        and dtype == torch.bfloat16
+        and bits <= NIBBLE
+        and torch_int4.fits(out_features, group_size),
         "dequantize": True,
     }
     if kernel == "auto":
@@ -32,7 +44,8 @@ def select_kernel(
         return "torch-int4" if fitting["torch-int4"] else "dequantize"
     if not fitting[kernel]:
         raise UserError(
-            f"kernel {kernel!r} does not take {out_features} outputs in groups of {group_size}, "
+            f"kernel {kernel!r} does not take {out_features} outputs of {bits} bits in groups of {group_size}"
+            f"{'' if half_scales else ' with scales that are no float16 numbers'}, "
             f"{str(dtype).removeprefix('torch.')} on {device}"
         )
     if kernel == "cpu" and (reason := cpu.unavailable()):

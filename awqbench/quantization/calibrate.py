@@ -1,9 +1,8 @@
-"""Calibration windows, and what the first block of a model receives when they are run through it."""
+"""Calibration windows, and how the blocks of a model are called when they are run through it."""
 
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,50 +75,6 @@ class BlockCalls:
     single: BlockCall
 
 
-class _Stop(Exception):
-    """Raised inside a block to leave the model's forward early."""
-
-
-@torch.no_grad()
-def capture_blocks(model: nn.Module, blocks: nn.ModuleList, windows: Windows) -> tuple[list[Tensor], list[BlockCall]]:
-    """The first block's inputs, a hidden state [batch, seq_len, width] per batch, and how each block is called.
-
-    One batch runs through all blocks, because blocks may be called differently (sliding and full attention); the others
-    stop inside the first.
-    """
-    device = next(model.parameters()).device
-    batches = _equal_batches(windows.ids)
-    calls: list[BlockCall] = []
-    hidden: list[Tensor] = []
-
-    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kwargs = dict(kwargs)
-        state, args = (args[0], args[1:]) if args else (kwargs.pop("hidden_states"), ())
-        if len(calls) < len(blocks):
-            calls.append(BlockCall(args, kwargs))
-            if len(calls) > 1:
-                return
-        hidden.append(state.clone())
-        if len(hidden) > 1:
-            raise _Stop
-
-    handles = [block.register_forward_pre_hook(record, with_kwargs=True) for block in blocks]
-    handles.append(blocks[-1].register_forward_hook(_stop))
-    try:
-        for ids in batches:
-            with suppress(_Stop):
-                model(input_ids=ids.to(device), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if len(calls) != len(blocks) or len(hidden) != len(batches):
-        raise UserError(
-            f"{type(model).__name__} does not run its {len(blocks)} blocks one after another:"
-            " it cannot be calibrated block by block"
-        )
-    return hidden, calls
-
-
 def first_tensor(output: Any) -> Tensor:
     """A module's main output: the tensor itself, or the first of a tuple."""
     tensor = output if isinstance(output, Tensor) else output[0]
@@ -127,12 +82,8 @@ def first_tensor(output: Any) -> Tensor:
     return tensor
 
 
-def _equal_batches(ids: Tensor) -> list[Tensor]:
+def equal_batches(ids: Tensor) -> list[Tensor]:
     """Batches of one size, the largest divisor that keeps to the token budget, so that one call serves all."""
     count, length = ids.shape
     size = max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n * length <= _BATCH_TOKENS))
     return list(torch.split(ids, size))
-
-
-def _stop(*_: Any) -> None:
-    raise _Stop

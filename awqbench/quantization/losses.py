@@ -9,20 +9,24 @@ from typing import Any
 from torch import Tensor, nn
 
 from awqbench.quantization.calibrate import first_tensor
+from awqbench.quantization.moments import Moments
 
 
 @dataclass(slots=True)
 class ModuleCalls:
-    """How a module was called on each calibration batch."""
+    """How a module was called on some of the calibration batches, and its main outputs."""
 
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    expected: list[Tensor] = field(default_factory=list)
 
-    def record(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A forward pre-hook."""
+    def record(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """A forward hook."""
         self.calls.append((args, dict(kwargs)))
+        # A copy: the block may go on to change the tensor in place.
+        self.expected.append(first_tensor(output).clone())
 
     def outputs(self, module: nn.Module) -> list[Tensor]:
-        """Run `module` on every batch; its main outputs."""
+        """Run `module` on every batch again; its main outputs."""
         return [first_tensor(module(*args, **kwargs)) for args, kwargs in self.calls]
 
 
@@ -34,7 +38,6 @@ class ModuleLoss:
 
     def __init__(self, module: nn.Module, calls: ModuleCalls, linears: Sequence[nn.Linear]) -> None:
         self._module, self._calls, self._linears = module, calls, linears
-        self._expected = calls.outputs(module)
 
     def __call__(self, weights: list[Tensor]) -> float:
         """Mean over all outputs of all batches, accumulated in float32 per batch."""
@@ -46,40 +49,24 @@ class ModuleLoss:
         finally:
             for linear, original in zip(self._linears, originals, strict=True):
                 linear.weight.data = original
-        pairs = zip(outputs, self._expected, strict=True)
+        pairs = zip(outputs, self._calls.expected, strict=True)
         squares = sum(float((got.float() - expected.float()).square().sum()) for got, expected in pairs)
-        return squares / sum(expected.numel() for expected in self._expected)
-
-
-class Moments:
-    """Second moments of a linear's input [tokens, in], float32."""
-
-    def __init__(self, inputs: Tensor) -> None:
-        self.tokens = inputs.shape[0]
-        # Few tokens: multiplying by the input itself costs less than by its Gram matrix.
-        self._few = inputs if inputs.shape[0] < inputs.shape[1] else None
-        self._gram = inputs.T @ inputs if self._few is None else None
-
-    def energy(self, weight: Tensor) -> float:
-        """Squared norm of the outputs that a weight [out, in] float32 gives on all tokens."""
-        if self._gram is None:
-            assert self._few is not None
-            return float((self._few @ weight.T).square().sum())
-        return float((weight @ self._gram).mul_(weight).sum())
+        return squares / sum(expected.numel() for expected in self._calls.expected)
 
 
 class OutputLoss:
-    """Mean squared error of the linears' own outputs, from the moments of the input they share.
+    """Mean squared error of the linears' own outputs, from the moments of the input that each reads.
 
     Exact for a linear that is judged by its own output; an approximation where the paper looks at a whole attention or
     MLP.
     """
 
-    def __init__(self, weights: Sequence[Tensor], moments: Moments) -> None:
+    def __init__(self, weights: Sequence[Tensor], moments: Sequence[Moments]) -> None:
         self._weights, self._moments = weights, moments
-        self._outputs = moments.tokens * sum(weight.shape[0] for weight in weights)
+        pairs = zip(weights, moments, strict=True)
+        self._outputs = max(1, sum(moment.tokens * weight.shape[0] for weight, moment in pairs))
 
     def __call__(self, weights: list[Tensor]) -> float:
         """Mean over tokens and the outputs of all linears."""
-        pairs = zip(weights, self._weights, strict=True)
-        return sum(self._moments.energy(trial - original.float()) for trial, original in pairs) / self._outputs
+        trials = zip(weights, self._weights, self._moments, strict=True)
+        return sum(moment.energy(trial - weight.float()) for trial, weight, moment in trials) / self._outputs

@@ -1,4 +1,4 @@
-"""What to do with linears that the packed layout cannot hold: refuse before any work, or keep them as they are."""
+"""Which linears are quantized: those the layout can hold. The others are refused before any work, or kept."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ from collections.abc import Mapping
 from torch import nn
 
 from awqbench.errors import UserError
+from awqbench.formats.layouts import Layout, Scheme
 
 COMMON_GROUP_SIZES = (16, 32, 64, 128)
-OUTPUT_MULTIPLE = 8  # eight 4-bit codes make one int32 of the AutoAWQ layout
 
 
-def divides(linear: nn.Linear, group_size: int) -> bool:
-    """Whether the packed layout can hold the linear at this group size."""
-    return linear.in_features % group_size == 0 and linear.out_features % OUTPUT_MULTIPLE == 0
+def cannot_hold(linears: Mapping[str, nn.Linear], layout: Layout, scheme: Scheme) -> list[str]:
+    """The linears that the layout cannot hold in this scheme."""
+    return [
+        name for name, linear in linears.items() if not layout.fits(linear.out_features, linear.in_features, scheme)
+    ]
 
 
-def cannot_hold(linears: Mapping[str, nn.Linear], group_size: int) -> list[str]:
-    """The linears that the packed layout cannot hold."""
-    return [name for name, linear in linears.items() if not divides(linear, group_size)]
-
-
-def refuse_indivisible(linears: Mapping[str, nn.Linear], group_size: int) -> None:
-    """Raise UserError, in one line, if any linear cannot be packed at this group size."""
-    names = cannot_hold(linears, group_size)
+def refuse_indivisible(linears: Mapping[str, nn.Linear], layout: Layout, scheme: Scheme) -> None:
+    """Raise UserError, in one line, if the layout cannot hold one of the linears."""
+    names = cannot_hold(linears, layout, scheme)
     if not names:
         return
-    fitting = [size for size in COMMON_GROUP_SIZES if not cannot_hold(linears, size)]
-    allowed = f"group size {', '.join(map(str, fitting))} or " if fitting else "no common group size fits all; "
+    others = [Scheme(scheme.bits, size, scheme.symmetric) for size in COMMON_GROUP_SIZES]
+    fitting = [str(other.group_size) for other in others if not cannot_hold(linears, layout, other)]
+    allowed = f"group size {', '.join(fitting)} or " if fitting else "no common group size fits all; "
     shown = [f"{name} ({linears[name].in_features} to {linears[name].out_features})" for name in names[:3]]
     shown += ["..."] if names[3:] else []
     raise UserError(
-        f"group size {group_size} does not fit {len(names)} of {len(linears)} linears: {', '.join(shown)};"
-        f' inputs must divide by it and outputs by {OUTPUT_MULTIPLE} (allowed: {allowed}indivisible = "keep")'
+        f"group size {scheme.group_size} does not fit {len(names)} of {len(linears)} linears: {', '.join(shown)};"
+        f" {layout.name} wants whole groups of inputs and whole words of outputs"
+        f' (allowed: {allowed}indivisible = "keep")'
     )

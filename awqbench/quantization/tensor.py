@@ -10,10 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class QuantizedTensor:
-    """A linear's weight as asymmetric group-wise integers: value = (codes - zeros) * scales.
+    """A linear's weight as group-wise integers: value = (codes - zeros) * scales.
 
-    `codes` uint8 [out, in], 0 .. 2**bits - 1; `scales` float16 [out, in / group_size], exactly as stored in a
-    checkpoint; `zeros` uint8 [out, in / group_size], integer zero points.
+    `codes` uint8 [out, in], 0 .. 2**bits - 1; `scales` [out, in / group_size], exactly as stored in a checkpoint:
+    float16 in those made here, also bfloat16 or float32 in those of others; `zeros` uint8 [out, in / group_size],
+    integer zero points, all 2**(bits - 1) where the quantization is symmetric. One group spans a whole row where scales
+    are per channel.
     """
 
     codes: Tensor
@@ -23,7 +25,7 @@ class QuantizedTensor:
     group_size: int
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weight [out, in], computed in float32 from the stored float16 scales, then cast."""
+        """The weight [out, in], computed in float32 from the stored scales, then cast."""
         out, inputs = self.codes.shape
         codes = self.codes.view(out, -1, self.group_size).float()
         value = (codes - self.zeros.unsqueeze(-1).float()) * self.scales.unsqueeze(-1).float()

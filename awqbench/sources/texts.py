@@ -35,8 +35,7 @@ class Text:
 def resolve_text(source: str) -> Text:
     """The text a spec names. Raises UserError for an unknown name, a missing or empty file, BackendUnavailable for a
     packaged text whose package is missing."""
-    match = _SLICE.match(source)
-    name = match["name"] if match else source
+    name, low, high = split_slice(source)
     if name in PACKAGED:
         label, content = name, PACKAGED[name]()
     elif Path(name).expanduser().is_file():
@@ -45,12 +44,23 @@ def resolve_text(source: str) -> Text:
         raise UserError(f"no text file at {name} (packaged texts: {', '.join(PACKAGED)})")
     else:
         raise unknown_choice("text", name, [*PACKAGED, "a path to a UTF-8 text file"])
-    if match:
-        content = _cut(content, float(match["low"] or 0), float(match["high"] or 100), source)
+    if name != source:
+        content = _cut(content, low, high)
         label = label + source[len(name) :]
     if not content.strip():
         raise UserError(f"the text {source} is empty")
     return Text(label, content, hashlib.sha256(content.encode()).hexdigest())
+
+
+def split_slice(source: str) -> tuple[str, float, float]:
+    """A source's name without its slice, and the slice in percent. Raises UserError for one that runs backwards."""
+    match = _SLICE.match(source)
+    if match is None:
+        return source, 0.0, 100.0
+    low, high = float(match["low"] or 0), float(match["high"] or 100)
+    if not 0 <= low < high <= 100:
+        raise UserError(f"the slice in {source!r} must run upwards within 0% and 100%")
+    return match["name"], low, high
 
 
 def _read_file(path: Path) -> tuple[str, str]:
@@ -62,10 +72,7 @@ def _read_file(path: Path) -> tuple[str, str]:
     return f"{path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}", content
 
 
-def _cut(content: str, low: float, high: float, source: str) -> str:
-    if not 0 <= low < high <= 100:
-        raise UserError(f"the slice in {source!r} must run upwards within 0% and 100%")
-
+def _cut(content: str, low: float, high: float) -> str:
     def line_end(percent: float) -> int:
         position = int(len(content) * percent / 100)
         found = content.find("\n", position)

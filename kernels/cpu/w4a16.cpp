@@ -26,14 +26,16 @@ bool supported(int choice) {
     return choice == 0;
 }
 
-void multiply_rows(const Isa& isa, const Weights& w, ptrdiff_t row, const float* x, const float* bias, float* out,
+const Kernel& kernel(int isa, int width) { return width == 8 ? kChoices[isa]->bytes : kChoices[isa]->nibbles; }
+
+void multiply_rows(const Kernel& kernel, const Weights& w, ptrdiff_t row, const float* x, const float* bias, float* out,
                    ptrdiff_t M, ptrdiff_t N) {
     // Tiles of nearly equal height: 8 inputs are 4 + 4, not 6 + 2.
-    const ptrdiff_t tiles = (M + isa.inputs - 1) / isa.inputs;
+    const ptrdiff_t tiles = (M + kernel.inputs - 1) / kernel.inputs;
     for (ptrdiff_t t = 0; t < tiles; ++t) {
         const ptrdiff_t begin = M * t / tiles, m = M * (t + 1) / tiles - begin;
-        for (ptrdiff_t r = row; r < row + kRows; r += isa.width[m])
-            isa.tile[m](w, r, x + begin * w.K, out + begin * N + r, N);
+        for (ptrdiff_t r = row; r < row + kRows; r += kernel.width[m])
+            kernel.tile[m](w, r, x + begin * w.K, out + begin * N + r, N);
     }
     if (bias)
         for (ptrdiff_t m = 0; m < M; ++m)
@@ -58,11 +60,12 @@ int awqbench_w4a16_best_isa() {
 const char* awqbench_w4a16_isa_name(int isa) { return kChoices[isa]->name; }
 
 // out [M, N] = x [M, K] times the weight [N, K] transposed, plus bias [N] unless null. All row-major and contiguous.
+// Codes take `width` bits each: 4 or 8.
 void awqbench_w4a16_linear(const float* x, const uint8_t* codes, const uint16_t* scales, const uint8_t* zeros,
-                           const float* bias, float* out, int64_t M, int64_t N, int64_t K, int64_t group, int threads,
-                           int isa) {
+                           const float* bias, float* out, int64_t M, int64_t N, int64_t K, int64_t group, int width,
+                           int threads, int isa) {
     const Weights w{codes, scales, zeros, K, group};
-    const Isa& chosen = *kChoices[isa];
+    const Kernel& chosen = kernel(isa, width);
     const ptrdiff_t units = N / kRows;
     (void)threads;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
@@ -72,9 +75,10 @@ void awqbench_w4a16_linear(const float* x, const uint8_t* codes, const uint16_t*
 
 // out [rows, K] = the weight rows begin .. begin + rows.
 void awqbench_w4a16_dequantize(const uint8_t* codes, const uint16_t* scales, const uint8_t* zeros, float* out,
-                               int64_t begin, int64_t rows, int64_t K, int64_t group, int threads, int isa) {
+                               int64_t begin, int64_t rows, int64_t K, int64_t group, int width, int threads,
+                               int isa) {
     const Weights w{codes, scales, zeros, K, group};
-    const Isa& chosen = *kChoices[isa];
+    const Kernel& chosen = kernel(isa, width);
     (void)threads;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (ptrdiff_t row = 0; row < rows; ++row) chosen.dequantize(w, begin + row, out + row * K);

@@ -1,7 +1,8 @@
 // Shared by the tiles of every instruction set: the weight layout and the meaning of one tile.
 //
 // A weight row of K four-bit codes takes K / 2 bytes. Every 32 codes lie in 16 bytes: byte j holds code j in its low
-// and code 16 + j in its high nibble, so that 8 or 16 widened bytes give consecutive codes without a shuffle.
+// and code 16 + j in its high nibble, so that 8 or 16 widened bytes give consecutive codes without a shuffle. Wider
+// codes take a byte each, in order.
 #pragma once
 
 #include <cstddef>
@@ -9,11 +10,12 @@
 
 namespace awqbench {
 
-constexpr int kBlock = 32;       // codes per 16 bytes
-constexpr int kBlockBytes = 16;
+constexpr int kBlock = 32;       // codes that a tile decodes at a time
+template <int Bits>              // 4 or 8: what a code takes
+constexpr int kBlockBytes = kBlock * Bits / 8;
 
 struct Weights {
-    const uint8_t* codes;        // [N, K / 2]
+    const uint8_t* codes;        // [N, K / 2] or [N, K]
     const uint16_t* scales;      // [N, K / group], IEEE half
     const uint8_t* zeros;        // [N, K / group]
     ptrdiff_t K;
@@ -24,18 +26,22 @@ struct Weights {
 // Every sum runs over k in the same order whatever the tile's size, so results do not depend on how work is split.
 using Tile = void (*)(const Weights&, ptrdiff_t row, const float* x, float* out, ptrdiff_t ldo);
 
-// (code - zero) * scale needs 5 + 11 bits, so the dequantized weight is exact in float whichever way it's computed.
+// (code - zero) * scale needs at most 9 + 11 bits, so the dequantized weight is exact in float whichever way it's computed.
 using DequantizeRow = void (*)(const Weights&, ptrdiff_t row, float* out);
 
-constexpr int kRows = 8;         // weight rows per unit of work: the format's output size is a multiple of 8
+constexpr int kRows = 8;         // weight rows per unit of work: the AutoAWQ format's output size is a multiple of 8
 constexpr int kMaxInputs = 6;    // input rows per tile
 
-struct Isa {
-    const char* name;
+struct Kernel {                        // for codes of one width
     int width[kMaxInputs + 1];         // weight rows per tile when a tile takes m input rows
     Tile tile[kMaxInputs + 1];         // tile[m], m = 1 .. inputs
     int inputs;                        // largest m
     DequantizeRow dequantize;
+};
+
+struct Isa {
+    const char* name;
+    Kernel nibbles, bytes;
 };
 
 extern const Isa kScalar;

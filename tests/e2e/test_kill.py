@@ -69,6 +69,54 @@ def test_a_run_killed_in_every_suite_ends_as_if_it_had_not_been(
     assert list((out / "unfinished").iterdir()) == []
 
 
+def test_a_checkpoint_killed_half_way_is_gone_on_with(finished: Path, spec_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(spec_file, out)
+    deadline = time.monotonic() + 240
+    while not list(out.glob("scratch/*/checkpoint.partial/blocks/00000.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = next(out.glob("scratch/*/checkpoint.partial/blocks/00000.json"))
+    stamp = kept.stat().st_ino
+    process = start(spec_file, out)
+    while not list(out.glob("checkpoints/awq/config.json")):
+        assert process.poll() is None
+        assert not kept.exists() or kept.stat().st_ino == stamp, "the finished block was quantized again"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for name in ("model.safetensors", "config.json", "quantize.json"):
+        made, whole = (folder / "checkpoints" / "awq" / name for folder in (out, finished))
+        assert made.read_bytes() == whole.read_bytes(), name
+
+
+def test_an_interrupted_quantization_says_how_to_go_on(tiny_llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [
+        sys.executable, "-P", "-m", "awqbench", "quantize", str(tiny_llama), "--out", str(out), "--group-size", "32",
+        "--calibration", "pydoc-topics", "--samples", "8", "--seq-len", "256",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=like_a_terminal)
+    while not (tmp_path / "out.partial" / "blocks" / "00000.json").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "awqbench: interrupted; the same command with --resume goes on\n"
+    assert not out.exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert (out / "quantize.json").is_file()
+    assert not (tmp_path / "out.partial").exists()
+
+
 def test_interrupt_is_130_and_says_how_to_go_on(spec_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-P", "-m", "awqbench", "run", str(spec_file), "--out", str(out)]

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from awqbench.formats.checkpoint import write_checkpoint
+from awqbench.formats.config import export_config
+from awqbench.formats.layouts import Scheme, layout
+from awqbench.formats.writer import Stored, write_folder
 from awqbench.quantization.tensor import QuantizedTensor
 
 _SMALL = {"vocab_size": 96, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
@@ -36,42 +39,71 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
 }
 
 
-def quantize(weight: Tensor, bits: int, group_size: int) -> QuantizedTensor:
+def quantize(weight: Tensor, scheme: Scheme) -> QuantizedTensor:
     """Any integers near the weight do for a test of the format."""
     out, inputs = weight.shape
-    groups = weight.float().view(out, -1, group_size)
-    scales = ((groups.amax(-1) - groups.amin(-1)) / (2**bits - 1)).clamp(min=1e-5).half()
-    zeros = (-groups.amin(-1) / scales.float()).round().clamp(0, 2**bits - 1)
-    codes = (groups / scales.float().unsqueeze(-1) + zeros.unsqueeze(-1)).round().clamp(0, 2**bits - 1)
-    return QuantizedTensor(codes.view(out, inputs).to(torch.uint8), scales, zeros.to(torch.uint8), bits, group_size)
+    top, middle = 2**scheme.bits - 1, 2 ** (scheme.bits - 1)
+    groups = weight.float().view(out, scheme.groups(inputs), -1)
+    if scheme.symmetric:
+        scales = (groups.abs().amax(-1) / (middle - 0.5)).clamp(min=1e-5).half()
+        zeros = torch.full_like(scales, middle).float()
+    else:
+        scales = ((groups.amax(-1) - groups.amin(-1)) / top).clamp(min=1e-5).half()
+        zeros = (-groups.amin(-1) / scales.float()).round().clamp(0, top)
+    codes = (groups / scales.float().unsqueeze(-1) + zeros.unsqueeze(-1)).round().clamp(0, top).to(torch.uint8)
+    return QuantizedTensor(codes.view(out, inputs), scales, zeros.to(torch.uint8), scheme.bits, groups.shape[-1])
 
 
 class Written:
     """A model, what was quantized of it, and the checkpoint; `model` holds the dequantized weights."""
 
-    def __init__(self, folder: Path, kind: str, bits: int = 4, **options: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        format_name: str = "autoawq",
+        bits: int = 4,
+        group_size: int = 32,
+        symmetric: bool = False,
+        mixed: dict[str, Scheme] | None = None,
+        kept: tuple[str, ...] = ("lm_head", "embed_out"),
+        dtype: torch.dtype = torch.float32,
+        max_shard_bytes: int = 10**9,
+    ) -> None:
         torch.manual_seed(0)
         self.model = AutoModelForCausalLM.from_config(CONFIGS[kind]()).eval()
+        self.layout, self.scheme = layout(format_name), Scheme(bits, group_size, symmetric)
         self.source, self.out = folder / "source", folder / "out"
         self.source.mkdir()
         for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
             (self.source / name).write_text("{}")
+        linears = {name: m for name, m in self.model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+        self.kept = [name for name in linears if name in kept]
+        self.schemes = {name: (mixed or {}).get(name, self.scheme) for name in linears if name not in kept}
         self.quantized: dict[str, QuantizedTensor] = {}
-        originals = {}
-        for name, module in self.model.named_modules():
-            if isinstance(module, nn.Linear | Conv1D) and name not in ("lm_head", "embed_out"):
-                transposed = isinstance(module, Conv1D)
-                weight = module.weight.data.T if transposed else module.weight.data
-                self.quantized[name] = quantize(weight.contiguous(), bits, 32)
-                originals[module] = self.quantized[name].dequantize().T if transposed else None
-        write_checkpoint(
-            self.out, self.source, self.model, self.quantized, bits=bits, group_size=32,
-            not_converted=["lm_head"], metadata={"recipe": {"method": "rtn"}}, **options,
-        )  # fmt: skip
-        for name, tensor in self.quantized.items():
-            module = self.model.get_submodule(name)
-            dense = originals[module]
-            module.weight.data.copy_(tensor.dequantize() if dense is None else dense)
+        for name, scheme in self.schemes.items():
+            transposed = isinstance(linears[name], Conv1D)
+            weight = linears[name].weight.data.T if transposed else linears[name].weight.data
+            self.quantized[name] = tensor = quantize(weight.contiguous(), scheme)
+            linears[name].weight.data = tensor.dequantize().T.contiguous() if transposed else tensor.dequantize()
+        config = export_config(
+            self.model,
+            dtype=str(dtype).removeprefix("torch."),
+            quantization=self.layout.config(self.schemes, self.kept),
+        )
+        recipe = {"effective_bits": bits, "group_size": group_size, "recipe": {"method": "rtn"}}
+        files = {"config.json": json.dumps(config), "quantize.json": json.dumps(recipe)}
+        stored = {name: Stored.of(tensor) for name, tensor in self.tensors(dtype).items()}
+        write_folder(self.out, stored, files, self.source, max_shard_bytes)
+
+    def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """What the checkpoint holds, by name."""
+        skipped = {f"{name}.weight" for name in self.quantized} | set(self.model.all_tied_weights_keys)
+        tensors = {name: tensor.to(dtype) for name, tensor in self.model.state_dict().items() if name not in skipped}
+        for name, quantized in self.quantized.items():
+            packed = self.layout.pack(quantized, self.schemes[name])
+            tensors |= {f"{name}.{suffix}": tensor for suffix, tensor in packed.items()}
+        return tensors
 
 
 @pytest.fixture

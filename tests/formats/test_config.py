@@ -1,9 +1,15 @@
 import json
 
 import pytest
+import torch
 from transformers import AutoConfig
 
-from awqbench.formats.config import _rope_for_transformers_4
+from awqbench.errors import UserError
+from awqbench.formats.config import _rope_for_transformers_4, layout_of, read_config, read_schemes
+from awqbench.formats.layouts import Scheme, layout
+from awqbench.formats.load import load_quantized
+
+IDS = torch.arange(2, 11)[None]
 
 
 def config_of(case):
@@ -49,14 +55,50 @@ def test_the_quantization_config_is_valid_everywhere(bits, written):
         "modules_to_not_convert": ["lm_head"],
     }  # fmt: skip
     assert config["architectures"] == ["LlamaForCausalLM"]
-    assert json.loads((case.out / "quantize.json").read_text())["effective_bits"] == bits
+    assert read_schemes(config, ["a"]) == {"a": Scheme(4, 32)}
 
 
-def test_every_linear_that_is_not_quantized_is_named(tmp_path, written):
+def test_the_layout_is_found_by_its_quantization_method(written):
+    config = read_config(written(format_name="compressed-tensors", bits=8, group_size=-1, symmetric=True).out)
+    assert layout_of(config) is layout("compressed-tensors")
+    assert read_schemes(config, ["a"]) == {"a": Scheme(8, -1, True)}
+
+
+def test_an_old_autoawq_checkpoint_has_a_file_of_its_own(written):
     case = written()
-    from awqbench.formats.checkpoint import write_checkpoint
+    config = config_of(case)
+    del config["quantization_config"]
+    (case.out / "config.json").write_text(json.dumps(config))
+    old = {"zero_point": True, "q_group_size": 32, "w_bit": 4, "version": "GEMM"}
+    (case.out / "quant_config.json").write_text(json.dumps(old))
+    assert read_schemes(read_config(case.out), ["a"]) == {"a": Scheme(4, 32)}
+    torch.testing.assert_close(load_quantized(case.out)(IDS).logits, case.model(IDS).logits, rtol=1e-4, atol=1e-5)
 
-    kept = "model.layers.1.mlp.down_proj"
-    del case.quantized[kept]
-    write_checkpoint(case.out, case.source, case.model, case.quantized, bits=4, group_size=32)
-    assert config_of(case)["quantization_config"]["modules_to_not_convert"] == ["lm_head", kept]
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, "no quantization_config"),
+        ({"quant_method": "gptq", "bits": 4}, "quantized by gptq, which is not read here .allowed: awq, compressed-t"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "gemv"),
+        ({"quant_method": "compressed-tensors", "format": "float-quantized"}, "no config_groups"),
+    ],
+)
+def test_other_methods_are_refused_in_one_line(found, message, written):
+    case = written()
+    (case.out / "config.json").write_text(json.dumps({**config_of(case), "quantization_config": found}))
+    with pytest.raises(UserError, match=message) as caught:
+        read_config(case.out)
+    assert str(caught.value).startswith(str(case.out / "config.json"))
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_missing_or_no_configuration(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        read_config(tmp_path)
+    for content, message in (("{", "is not JSON"), ("[]", "is not a JSON object")):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match=message):
+            read_config(tmp_path)

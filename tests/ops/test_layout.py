@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awqbench.ops.layout import pack_rows, unpack_rows
+from awqbench.ops.layout import code_width, pack_rows, unpack_rows
 
 
 def test_a_block_of_32_pairs_code_j_with_code_16_plus_j():
@@ -23,3 +23,11 @@ def test_round_trip(rows, groups, group):
     packed = pack_rows(codes, group)
     assert packed.shape == (rows, -(-groups * group // 2))
     assert torch.equal(unpack_rows(packed, groups * group, group), codes)
+
+
+def test_wide_codes_take_a_byte_each():
+    codes = torch.arange(256, dtype=torch.uint8).view(2, 128)
+    packed = pack_rows(codes, 32, 8)
+    assert torch.equal(packed, codes)
+    assert torch.equal(unpack_rows(packed, 128, 32, 8), codes)
+    assert [code_width(bits) for bits in (2, 4, 5, 8)] == [4, 4, 8, 8]

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from awqbench.errors import UserError
 from awqbench.ops import QuantizedLinear, cpu
 from awqbench.quantization.tensor import QuantizedTensor
 
@@ -18,7 +19,7 @@ def same(a: QuantizedTensor, b: QuantizedTensor) -> bool:
 
 @settings(deadline=None, max_examples=40)
 @given(
-    out=st.integers(1, 5).map(lambda n: 8 * n), groups=st.integers(1, 4), bits=st.sampled_from([3, 4]),
+    out=st.integers(1, 5).map(lambda n: 8 * n), groups=st.integers(1, 4), bits=st.sampled_from([2, 3, 4, 8]),
     group=st.sampled_from([1, 3, 4, 16, 32, 43, 64, 128]), rows=st.integers(0, 5), biased=st.booleans(),
 )  # fmt: skip
 def test_any_shape_agrees_with_float64(out, groups, bits, group, rows, biased, make_quantized):
@@ -55,10 +56,43 @@ def test_module_to_keeps_the_scales(kernel, make_quantized):
     assert layer(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-def test_only_packed_weights_are_held(make_quantized):
-    layer = QuantizedLinear(make_quantized(128, 256, 64))
-    assert sum(t.numel() * t.element_size() for t in layer.state_dict().values()) == 128 * 256 // 2 + 128 * 4 * 3
+@pytest.mark.parametrize(("bits", "codes"), [(2, 128 * 128), (4, 128 * 128), (8, 128 * 256)])
+def test_only_packed_weights_are_held(bits, codes, make_quantized):
+    layer = QuantizedLinear(make_quantized(128, 256, 64, bits))
+    assert sum(t.numel() * t.element_size() for t in layer.state_dict().values()) == codes + 128 * 4 * 3
     assert not list(layer.parameters())
+
+
+def with_scales(quantized, scales):
+    return QuantizedTensor(quantized.codes, scales, quantized.zeros, quantized.bits, quantized.group_size)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_scales_that_float16_holds_run_the_same_kernel_and_come_back_in_their_own_type(dtype, make_quantized):
+    half = make_quantized(16, 64, 32)
+    coarse = half.scales.bfloat16()
+    quantized = with_scales(half, coarse.to(dtype))
+    layer = QuantizedLinear(quantized)
+    assert layer.kernel == QuantizedLinear(half).kernel
+    assert layer.get_buffer("scale_bits").dtype == torch.int16
+    assert same(layer.to_quantized(), quantized)
+    assert layer.scales.dtype == dtype
+    x = torch.randn(3, 64)
+    assert torch.equal(layer(x), QuantizedLinear(with_scales(half, coarse.half()))(x))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(torch.bfloat16, 2.0**-30), (torch.float32, 1e-3 + 1e-9)])
+def test_scales_that_float16_does_not_hold_are_never_rounded(dtype, value, make_quantized):
+    quantized = make_quantized(16, 64, 32)
+    quantized = with_scales(quantized, torch.full((16, 2), value, dtype=dtype))
+    layer = QuantizedLinear(quantized)
+    assert layer.kernel == "dequantize"
+    assert same(layer.to_quantized(), quantized)
+    x = torch.randn(3, 64)
+    expected = x.double() @ quantized.dequantize(torch.float64).T
+    torch.testing.assert_close(layer(x).double() / value, expected / value, rtol=1e-5, atol=1e-3)
+    with pytest.raises(UserError, match="no float16 numbers"):
+        QuantizedLinear(quantized, kernel="cpu")
 
 
 def test_copies_and_state_dicts_work(make_quantized):

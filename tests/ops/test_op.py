@@ -9,10 +9,10 @@ KERNELS = ["dequantize", *(["cpu"] if cpu.unavailable() is None else [])]
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("shape", [(3, 64), (2, 5, 64), (0, 64), (64,)])
-@pytest.mark.parametrize("biased", [False, True])
-def test_opcheck(kernel, shape, biased, make_quantized):
-    layer = QuantizedLinear(make_quantized(16, 64, 32), torch.ones(16) if biased else None, kernel=kernel)
-    arguments = (torch.randn(shape), layer.codes, layer.scales, layer.zeros, layer.bias, 32, kernel)
+@pytest.mark.parametrize(("bits", "biased"), [(4, False), (4, True), (8, True)])
+def test_opcheck(kernel, shape, bits, biased, make_quantized):
+    layer = QuantizedLinear(make_quantized(16, 64, 32, bits), torch.ones(16) if biased else None, kernel=kernel)
+    arguments = (torch.randn(shape), layer.codes, layer.scales, layer.zeros, layer.bias, 32, layer.width, kernel)
     torch.library.opcheck(w4a16_linear, arguments)
 
 
@@ -20,7 +20,7 @@ def test_opcheck_of_the_bfloat16_kernel(make_quantized):
     layer = QuantizedLinear(make_quantized(32, 64, 32), dtype=torch.bfloat16, kernel="torch-int4")
     scales = layer.get_buffer("kernel_scale_bits").view(torch.bfloat16)
     x = torch.randn(3, 64, dtype=torch.bfloat16)
-    torch.library.opcheck(w4a16_linear, (x, layer.codes, scales, layer.zeros, None, 32, "torch-int4"))
+    torch.library.opcheck(w4a16_linear, (x, layer.codes, scales, layer.zeros, None, 32, 4, "torch-int4"))
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

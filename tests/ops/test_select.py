@@ -17,6 +17,8 @@ def test_auto_takes_the_compiled_kernel_where_it_fits():
     assert select_kernel("auto", **SIZES) == "cpu"
     assert select_kernel("auto", **{**SIZES, "group_size": 48}) == "dequantize"
     assert select_kernel("auto", **{**SIZES, "device": "cuda"}) == "dequantize"
+    assert select_kernel("auto", **SIZES, bits=8) == "cpu"
+    assert select_kernel("auto", **SIZES, half_scales=False) == "dequantize"
 
 
 @pytest.mark.usefixtures("no_compiler")
@@ -24,6 +26,7 @@ def test_auto_without_a_compiler():
     assert select_kernel("auto", **SIZES) == "dequantize"
     assert select_kernel("auto", **{**SIZES, "dtype": torch.bfloat16}) == "torch-int4"
     assert select_kernel("auto", **{**SIZES, "dtype": torch.bfloat16, "out_features": 24}) == "dequantize"
+    assert select_kernel("auto", **{**SIZES, "dtype": torch.bfloat16}, bits=8) == "dequantize"
 
 
 @pytest.mark.usefixtures("no_compiler")

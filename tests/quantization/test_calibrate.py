@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from awqbench.errors import UserError
-from awqbench.quantization.blocks import find_blocks
-from awqbench.quantization.calibrate import capture_blocks, cut_windows
+from awqbench.quantization.calibrate import cut_windows, equal_batches
 
 
 def test_windows_are_spread_over_the_stream() -> None:
@@ -44,24 +40,6 @@ def test_the_hash_is_of_the_ids() -> None:
     assert first == same != other
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma2", "opt"])
-def test_blocks_called_as_captured_give_the_models_hidden_states(
-    build: Callable[..., Any], ids: torch.Tensor, architecture: str
-) -> None:
-    model = build(architecture)
-    _, blocks = find_blocks(model)
-    windows = cut_windows(ids, samples=30, seq_len=48)  # three batches of ten: within 512 tokens
-    hidden, calls = capture_blocks(model, blocks, windows)
-    assert [state.shape[:2] for state in hidden] == [(10, 48)] * 3
-    with torch.no_grad():
-        expected = model(input_ids=windows.ids, output_hidden_states=True).hidden_states
-        state = hidden[2]
-        assert torch.allclose(state, expected[0][20:])
-        assert torch.allclose(calls[0](blocks[0], state), expected[1][20:], atol=1e-4)
-
-
-def test_capturing_leaves_no_hooks(build: Callable[..., Any], ids: torch.Tensor) -> None:
-    model = build("llama")
-    _, blocks = find_blocks(model)
-    capture_blocks(model, blocks, cut_windows(ids, 1, 8))
-    assert not any(block._forward_pre_hooks or block._forward_hooks for block in blocks)
+def test_batches_are_equal_and_within_the_token_budget() -> None:
+    assert [batch.shape for batch in equal_batches(torch.zeros(30, 48))] == [(10, 48)] * 3
+    assert [batch.shape for batch in equal_batches(torch.zeros(3, 4096))] == [(1, 4096)] * 3

@@ -4,29 +4,39 @@ import pytest
 import torch
 from torch import nn
 
-from awqbench.quantization.losses import ModuleCalls, ModuleLoss, Moments, OutputLoss
+from awqbench.quantization.losses import ModuleCalls, ModuleLoss, OutputLoss
+from awqbench.quantization.moments import Moments
 
 
-@pytest.mark.parametrize("tokens", [5, 50])  # fewer and more than input channels: by the inputs, by their Gram matrix
-def test_energy_is_the_squared_norm_of_the_outputs(tokens: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    inputs, weight = torch.randn(tokens, 12, generator=generator), torch.randn(7, 12, generator=generator)
-    moments = Moments(inputs)
-    assert moments.energy(weight) == pytest.approx(float((inputs @ weight.T).square().sum()), rel=1e-5)
+def _moments(inputs: torch.Tensor) -> Moments:
+    moments = Moments(inputs.shape[1])
+    moments.add(inputs)
+    return moments
 
 
 def test_output_loss_is_the_mean_over_tokens_and_outputs() -> None:
     inputs = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    loss = OutputLoss([torch.zeros(1, 2), torch.zeros(2, 2)], Moments(inputs))
+    moments = _moments(inputs)
+    loss = OutputLoss([torch.zeros(1, 2), torch.zeros(2, 2)], [moments, moments])
     # Squared errors 1, 4 of the first linear's outputs and 4, 0, 0, 0 of the second's.
     assert loss([torch.ones(1, 2), torch.tensor([[2.0, 0.0], [0.0, 0.0]])]) == pytest.approx(9 / 6)
+
+
+def test_each_linear_is_judged_on_the_tokens_it_saw() -> None:
+    two, one = _moments(torch.eye(2)), _moments(torch.tensor([[3.0, 0.0]]))
+    loss = OutputLoss([torch.zeros(1, 2), torch.zeros(1, 2)], [two, one])
+    # Squared errors 1 and 1 on the first linear's two tokens, 9 on the second's one.
+    assert loss([torch.ones(1, 2), torch.ones(1, 2)]) == pytest.approx(11 / 3)
+    assert OutputLoss([torch.zeros(1, 2)], [Moments(2)])([torch.ones(1, 2)]) == 0.0
 
 
 def test_module_loss_is_the_mean_squared_error_of_the_modules_output() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).requires_grad_(False)
-    calls = ModuleCalls([((torch.randn(5, 4),), {}), ((torch.randn(2, 4),), {})])
-    expected = [module(args[0]) for args, _ in calls.calls]
+    calls = ModuleCalls()
+    handle = module.register_forward_hook(calls.record, with_kwargs=True)
+    expected = [module(torch.randn(tokens, 4)) for tokens in (5, 2)]
+    handle.remove()
     loss = ModuleLoss(module, calls, [module[0]])
     original, trial = module[0].weight.clone(), torch.randn(6, 4)
     value = loss([trial])
@@ -42,7 +52,8 @@ def test_module_loss_is_the_mean_squared_error_of_the_modules_output() -> None:
 def test_module_loss_puts_the_weights_back_when_the_module_fails() -> None:
     module = nn.Linear(4, 4).requires_grad_(False)
     original = module.weight.clone()
-    loss = ModuleLoss(module, ModuleCalls([((torch.randn(5, 4),), {})]), [module])
+    calls = ModuleCalls([((torch.randn(5, 4),), {})], [torch.zeros(5, 4)])
+    loss = ModuleLoss(module, calls, [module])
     with pytest.raises(RuntimeError):
         loss([torch.zeros(4, 3)])
     assert torch.equal(module.weight, original)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awqbench.quantization.rounding import fake_quantize, quantize
+from awqbench.quantization.rounding import fake_quantize, quantize, round_groups_
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 4), st.sampled_from([4, 16, 32]))
 
@@ -30,6 +30,24 @@ def test_three_bits() -> None:
     assert (tensor.scales.item(), tensor.zeros.item(), tensor.codes.tolist()) == (0.5, 3, [[0, 3, 5, 7]])
 
 
+def test_symmetric_codes_by_hand() -> None:
+    # The largest magnitude, 3, makes the step 2 * 3 / 15 = 0.4 (0.39990234375 in float16), and 8 stands for 0.
+    tensor = quantize(torch.tensor([[-3.0, 0.0, 0.5, 1.2]]), bits=4, group_size=4, symmetric=True)
+    assert tensor.scales.tolist() == [[0.39990234375]]
+    assert (tensor.zeros.tolist(), tensor.codes.tolist()) == ([[8]], [[0, 8, 9, 11]])
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_symmetric_zero_points_are_half_the_codes(bits: int) -> None:
+    weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    assert (quantize(weight, bits, 4, symmetric=True).zeros == 2 ** (bits - 1)).all()
+
+
+def test_one_group_can_span_the_row() -> None:
+    weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    assert quantize(weight, 8, 8).scales.shape == (3, 1)
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_one_sided_group_keeps_its_largest_value(sign: int) -> None:
     weight = sign * torch.tensor([[10.0, 11.0, 12.0, 15.0]])
@@ -48,13 +66,15 @@ def test_an_outlier_of_1e4_is_kept_and_stays_in_its_group() -> None:
     assert value[0, 4:] == pytest.approx(weight[0, 4:], rel=1e-3)
 
 
-@given(st.integers(0, 2**31), SIZES, st.sampled_from([3, 4]), st.floats(-4, 3), st.floats(-3, 3))
+@given(
+    st.integers(0, 2**31), SIZES, st.sampled_from([2, 3, 4, 8]), st.floats(-4, 3), st.floats(-3, 3), st.booleans()
+)  # fmt: skip
 def test_error_is_at_most_half_a_step(
-    seed: int, size: tuple[int, int, int], bits: int, exponent: float, shift: float
+    seed: int, size: tuple[int, int, int], bits: int, exponent: float, shift: float, symmetric: bool
 ) -> None:
     out, groups, group_size = size
     weight = _weight(seed, (out, groups * group_size), exponent, shift)
-    tensor = quantize(weight, bits, group_size)
+    tensor = quantize(weight, bits, group_size, symmetric)
     assert int(tensor.codes.max()) < 2**bits
     assert int(tensor.zeros.max()) < 2**bits
     step = tensor.scales.float().repeat_interleave(group_size, dim=1)
@@ -64,12 +84,19 @@ def test_error_is_at_most_half_a_step(
     assert ((weight - tensor.dequantize()).abs() <= bound).all()
 
 
-@given(st.integers(0, 2**31), SIZES, st.sampled_from([3, 4]), st.floats(-4, 3))
+@given(st.integers(0, 2**31), SIZES, st.sampled_from([2, 3, 4, 8]), st.floats(-4, 3), st.booleans())
 def test_fake_quantization_is_the_dequantized_codes_bit_for_bit(
-    seed: int, size: tuple[int, int, int], bits: int, exponent: float
+    seed: int, size: tuple[int, int, int], bits: int, exponent: float, symmetric: bool
 ) -> None:
     out, groups, group_size = size
     weight = _weight(seed, (out, groups * group_size), exponent, 0.3)
     before = weight.clone()
-    assert torch.equal(fake_quantize(weight, bits, group_size), quantize(weight, bits, group_size).dequantize())
+    value = quantize(weight, bits, group_size, symmetric).dequantize()
+    assert torch.equal(fake_quantize(weight, bits, group_size, symmetric), value)
     assert torch.equal(weight, before)
+
+
+def test_rounding_on_a_given_grid_stays_on_it() -> None:
+    groups = torch.tensor([[-9.0, -0.6, 0.4, 9.0]])
+    value = round_groups_(groups, torch.tensor([[0.5]]), torch.tensor([[2.0]]), bits=3)
+    assert value.tolist() == [[-1.0, -0.5, 0.5, 2.5]]

@@ -7,8 +7,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awqbench.quantization.losses import Moments, OutputLoss
-from awqbench.quantization.search import scale_for, search_scale, trial_weight
+from awqbench.quantization import search
+from awqbench.quantization.losses import OutputLoss
+from awqbench.quantization.moments import Moments
+from awqbench.quantization.search import (
+    FINALISTS,
+    RATIOS,
+    diagonal_losses,
+    finalists,
+    sampled,
+    scale_for,
+    search_scale,
+    trial_weight,
+)
 
 BITS, GROUP = 4, 16
 
@@ -19,7 +30,13 @@ def _problem(seed: int) -> tuple[list[torch.Tensor], torch.Tensor, Moments]:
     inputs = torch.randn(60, 32, generator=generator)
     inputs[:, torch.randperm(32, generator=generator)[:3]] *= 30
     weights = [torch.randn(out, 32, generator=generator) for out in (8, 24)]
-    return weights, inputs.abs().mean(dim=0), Moments(inputs)
+    return weights, inputs.abs().mean(dim=0), _moments(inputs)
+
+
+def _moments(inputs: torch.Tensor) -> Moments:
+    moments = Moments(inputs.shape[1])
+    moments.add(inputs)
+    return moments
 
 
 def test_the_scale_is_a_balanced_power() -> None:
@@ -40,7 +57,7 @@ def test_channels_that_are_not_finite_are_left_alone() -> None:
 @given(st.integers(0, 2**31))
 def test_the_chosen_scale_is_never_worse_than_rounding_to_nearest(seed: int) -> None:
     weights, magnitude, moments = _problem(seed)
-    loss = OutputLoss(weights, moments)
+    loss = OutputLoss(weights, [moments, moments])
     scaling = search_scale(weights, magnitude, loss, BITS, GROUP)
     assert scaling is not None
     assert scaling.loss <= scaling.loss_before
@@ -49,7 +66,7 @@ def test_the_chosen_scale_is_never_worse_than_rounding_to_nearest(seed: int) -> 
 
 def test_outlier_channels_are_worth_scaling() -> None:
     weights, magnitude, moments = _problem(0)
-    scaling = search_scale(weights, magnitude, OutputLoss(weights, moments), BITS, GROUP)
+    scaling = search_scale(weights, magnitude, OutputLoss(weights, [moments, moments]), BITS, GROUP)
     assert scaling is not None
     assert scaling.ratio > 0
     assert scaling.loss < 0.5 * scaling.loss_before
@@ -78,3 +95,56 @@ def test_a_trial_that_is_not_finite_cannot_win_and_none_finite_gives_none() -> N
     assert scaling is not None
     assert scaling.ratio == pytest.approx(3 / 20)
     assert search_scale(weights, magnitude, lambda _: math.nan, BITS, GROUP) is None
+
+
+@given(st.integers(0, 2**31), st.booleans())
+def test_without_correlation_the_quick_losses_are_the_exact_ones(seed: int, symmetric: bool) -> None:
+    weights, magnitude, moments = _problem(seed)
+    energy = moments.gram.diagonal().clone()
+    quick = diagonal_losses(weights[1], magnitude, energy, BITS, GROUP, symmetric)
+    assert set(quick) == set(RATIOS)
+    for ratio, loss in quick.items():
+        error = trial_weight(weights[1], scale_for(magnitude, ratio), BITS, GROUP, symmetric) - weights[1]
+        assert loss == pytest.approx(float((error.square() * energy).sum()), rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_ratio_or_one_about_as_good_is_among_the_finalists(seed: int) -> None:
+    weights, magnitude, moments = _problem(seed)
+    both = [moments, moments]
+    loss = OutputLoss(weights, both)
+    best = search_scale(weights, magnitude, loss, BITS, GROUP)
+    ratios = finalists(weights, magnitude, both, BITS, GROUP)
+    found = search_scale(weights, magnitude, loss, BITS, GROUP, ratios=ratios)
+    assert best is not None
+    assert found is not None
+    assert 0.0 in ratios
+    assert len(ratios) <= FINALISTS + 1
+    assert found.ratio in ratios
+    assert best.loss <= found.loss <= min(1.5 * best.loss, found.loss_before)
+
+
+def test_finalists_are_the_best_by_brute_force_where_nothing_correlates() -> None:
+    weights, magnitude, moments = _problem(2)
+    moments.gram.mul_(torch.eye(32))
+    losses = {
+        ratio: OutputLoss(weights, [moments, moments])(
+            [trial_weight(weight, scale_for(magnitude, ratio), BITS, GROUP) for weight in weights]
+        )
+        for ratio in RATIOS
+    }
+    expected = sorted(RATIOS, key=lambda ratio: losses[ratio])[:FINALISTS]
+    assert finalists(weights, magnitude, [moments, moments], BITS, GROUP) == sorted({0.0, *expected})
+
+
+def test_a_sample_holds_evenly_spaced_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.arange(22.0).view(11, 2).double()
+    assert torch.equal(sampled(weight), weight.float())
+    monkeypatch.setattr(search, "SAMPLED_ROWS", 4)
+    assert sampled(weight)[:, 0].tolist() == [0.0, 6.0, 12.0, 18.0]
+
+
+def test_moments_that_are_not_finite_still_give_finalists() -> None:
+    weights, magnitude, _ = _problem(5)
+    moments = _moments(torch.full((3, 32), torch.nan))
+    assert 0.0 in finalists(weights, magnitude, [moments, moments], BITS, GROUP)

@@ -1,0 +1,45 @@
+"""Every command explains itself with an example, and refuses what it does not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from awqbench.cli import app
+from awqbench.errors import UserError
+
+COMMANDS = (
+    "init", "quantize", "run", "compare", "gate", "baseline", "audit", "report", "inspect", "export", "card", "doctor",
+)  # fmt: skip
+
+
+def test_these_are_the_commands() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120", "TERM": "dumb"}).output
+    assert all(f" {command} " in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120", "TERM": "dumb"})
+    assert shown.exit_code == 0
+    assert "Example" in shown.output
+    assert CliRunner().invoke(app, [command, "--nonesuch"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "none", "--to", "onnx", "--out", "x"), "unknown target 'onnx'"),
+        (("export", "none", "--type", "q5", "--out", "x"), "unknown kind of GGUF 'q5'"),
+        (("card", "none", "--run", "runs/none"), "no checkpoint"),
+        (("init", "--preset", "domain"), "did you mean 'domains'"),
+    ],
+)
+def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, list(arguments))
+    assert isinstance(result.exception, UserError), result.output
+    assert message in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
