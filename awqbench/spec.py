@@ -44,6 +44,7 @@ class QuantizeSpec(Table):
     search: Search = Field(
         "gram", description="trial scales are judged by the inputs' second moments, or by the module's output (slow)"
     )
+    grouped_queries: bool = Field(False, description="scale o_proj by way of values that several heads share")
     damping: float = Field(0.03, gt=0, lt=1, description="of error-compensated rounding, as a share of the mean energy")
     calibration: str = Field(
         "gensim-wikipedia[:50%]",

@@ -77,7 +77,8 @@ def test_the_noise_floor_is_the_reference_in_other_batches() -> None:
         *(
             ({"quantize": {**SPEC["quantize"], key: value}}, {"/awq", "/rtn"})
             for key, value in {
-                "group_size": -1, "symmetric": True, "search": "module", "damping": 0.1, "protocol": "documents",
+                "group_size": -1, "symmetric": True, "search": "module", "damping": 0.1, "grouped_queries": True,
+                "protocol": "documents",
                 "chat_template": True, "format": "compressed-tensors", "keep_worst": 2, "keep_bits": 8,
                 "bits_budget": 5.0, "samples": 3, "indivisible": "keep",
             }.items()

@@ -69,6 +69,12 @@ def quantize(
     damping: Annotated[
         float, typer.Option(rich_help_panel=RECIPE, help="Of gptq: share of the mean energy added to each input.")
     ] = 0.03,
+    grouped_queries: Annotated[
+        bool,
+        typer.Option(
+            "--grouped-queries", rich_help_panel=RECIPE, help="Scale o_proj by way of values that several heads share."
+        ),
+    ] = False,
     layout: Annotated[
         str, typer.Option("--format", rich_help_panel=RECIPE, help="awq (AutoAWQ GEMM) or compressed-tensors.")
     ] = "awq",
@@ -160,7 +166,8 @@ def quantize(
 
     options = {
         "method": method, "bits": bits, "group_size": group_size, "symmetric": symmetric, "clip": clip,
-        "search": search, "damping": damping, "format": layout, "indivisible": indivisible,
+        "search": search, "damping": damping, "grouped_queries": grouped_queries,
+        "format": layout, "indivisible": indivisible,
         "overrides": str(overrides) if overrides else None, "calibration": calibration, "samples": samples,
         "seq_len": seq_len, "protocol": protocol, "text_field": text_field, "chat_template": chat_template,
         "keep_worst": keep_worst, "keep_bits": keep_bits, "bits_budget": bits_budget, "max_memory": max_memory,

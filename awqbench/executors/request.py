@@ -14,7 +14,7 @@ from awqbench.sources.calibration import write_documents
 from awqbench.sources.documents import resolve_documents
 from awqbench.spec import QuantizeSpec
 
-_RECIPE = ("bits", "group_size", "symmetric", "clip", "search", "damping")
+_RECIPE = ("bits", "group_size", "symmetric", "clip", "search", "damping", "grouped_queries")
 _CALIBRATION = ("protocol", "samples", "seq_len", "chat_template")
 _OTHERS = ("max_memory", "workers", "indivisible", "dtype", "allow_pickle")
 

@@ -59,10 +59,9 @@ class Block:
         *,
         overrides: Overrides | None = None,
         sensitivity: bool = False,
-        grouped_queries: bool = False,
     ) -> None:
         self.module, self.prefix, self.names, self.recipe = module, prefix, names, recipe
-        self.overrides, self.sensitivity, self.grouped_queries = overrides, sensitivity, grouped_queries
+        self.overrides, self.sensitivity = overrides, sensitivity
         self.result = BlockResult()
         # By linear: how its stored weight differs from the original, per output row and per input column.
         self._rows: dict[str, Tensor] = {}
@@ -87,7 +86,7 @@ class Block:
         if recipe.scales:
             groups = find_groups(
                 self.module, calls, hidden[0], self.names,
-                seed=recipe.seed, overrides=self.overrides, grouped_queries=self.grouped_queries,
+                seed=recipe.seed, overrides=self.overrides, grouped_queries=recipe.grouped_queries,
             )  # fmt: skip
         else:
             groups = shared_inputs(self.module, calls, hidden[0], self.names)

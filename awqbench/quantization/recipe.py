@@ -19,7 +19,8 @@ class Recipe:
     """How linears are quantized.
 
     `group_size` counts weights along the input that share a scale; `PER_CHANNEL` (-1) means one scale for each output
-    channel. `clip` and `search` matter to the methods that scale, `damping` to those that compensate rounding errors.
+    channel. `clip` and `search` matter to the methods that scale, as `grouped_queries` does: whether a value that feeds
+    several query heads may absorb a scale of the output projection. `damping` is for methods that compensate.
     """
 
     method: Method = "awq"
@@ -29,6 +30,7 @@ class Recipe:
     clip: bool = True
     search: Search = "gram"
     damping: float = 0.03
+    grouped_queries: bool = False
     seed: int = 0
 
     @property

@@ -22,7 +22,8 @@ def test_every_setting_reaches_the_quantizer(tmp_path: Path) -> None:
     (tmp_path / "groups.toml").write_text("")
     values = {
         "method": "gptq", "bits": 3, "group_size": 32, "symmetric": True, "clip": False, "search": "module",
-        "damping": 0.07, "calibration": str(tmp_path / "chat.jsonl"), "text_field": "body", "chat_template": True,
+        "damping": 0.07, "grouped_queries": True,
+        "calibration": str(tmp_path / "chat.jsonl"), "text_field": "body", "chat_template": True,
         "protocol": "documents", "samples": 11, "seq_len": 77, "format": "compressed-tensors", "keep_worst": 5,
         "keep_bits": 8, "max_memory": 123456789, "workers": 13, "overrides": str(tmp_path / "groups.toml"),
         "indivisible": "keep", "dtype": "bfloat16", "allow_pickle": True,

@@ -69,7 +69,7 @@ def test_metadata_accounts_for_every_linear_and_group(made: tuple[Path, dict[str
     assert returned_only <= set(metadata)
     assert metadata["recipe"] == {
         "method": "awq", "bits": 4, "group_size": 32, "symmetric": False, "clip": True, "search": "gram",
-        "damping": 0.03, "seed": 0, "dtype": "float32",
+        "damping": 0.03, "grouped_queries": False, "seed": 0, "dtype": "float32",
     }  # fmt: skip
     calibration = metadata["calibration"]
     assert (calibration["tokens"], calibration["name"], calibration["sha256"]) == (128, "noise", windows.sha256)
@@ -362,3 +362,14 @@ def test_the_scaled_model_is_the_same_function_in_full_precision(
     assert not torch.equal(source[name], scaled[name])
     with pytest.raises(UserError, match="gptq does not scale"):
         quantize_model(llama_folder, tmp_path / "x", Recipe(method="gptq"), windows=windows, scaled_only=True)
+
+
+def test_values_that_several_heads_share_absorb_a_scale_where_asked(
+    llama_folder: Path, windows: Windows, tmp_path: Path
+) -> None:
+    asked = Recipe(method="awq", group_size=32, grouped_queries=True)
+    for name, recipe in (("off", AWQ), ("on", asked)):
+        made = quantize_model(llama_folder, tmp_path / name, recipe, windows=windows)
+        absorbers = {row["absorber"] for row in made["groups"] if "o_proj" in row["linears"][0]}
+        wanted = {f"model.layers.{i}.self_attn.v_proj" for i in (0, 1)} if name == "on" else {None}
+        assert absorbers == wanted
