@@ -39,6 +39,8 @@ class Engine:
 
 ENGINES = (
     Engine("transformers + compressed-tensors", "transformers", "llmcompressor", "float32", ("compressed-tensors",)),
+    # What sixteen bits alone do, for vLLM's sake.
+    Engine("transformers + compressed-tensors", "transformers", "llmcompressor", "bfloat16", ("compressed-tensors",)),
     Engine("transformers + gptqmodel", "transformers", "gptqmodel", "float16", ("autoawq",)),
     Engine("vLLM, CPU build", "vllm", "vllm", "bfloat16", ("autoawq", "compressed-tensors")),
 )
@@ -107,7 +109,7 @@ def _ask(engine: Engine, checkpoint: Path, out: Path, asked: argparse.Namespace)
     row = {"engine": engine.label, "dtype": engine.dtype}
     if not python.is_file():
         return row | {"error": f"no environment: nox -s 'peers({engine.environment})'"}
-    stem = f"{checkpoint.name}-{engine.runner}-{engine.environment}"
+    stem = f"{checkpoint.name}-{engine.runner}-{engine.environment}-{engine.dtype}"
     answer, log = out / f"{stem}.json", out / f"{stem}.log"
     answer.unlink(missing_ok=True)
     command = [str(python), str(HERE / f"engine_{engine.runner}.py"), str(checkpoint), str(out / "prompt.json")]

@@ -11,14 +11,15 @@ HEAD = "| quantizer | bits | tokens | draws | CPU s | wall s | peak memory | per
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """One line for each quantizer and number of bits; over several draws the mean and half its 95 % t-interval."""
+    """One line for each quantizer and number of bits, worst first; over draws the mean and half its 95 % t-interval."""
     lines = [HEAD, "|" + "---|" * 9]
     if reference := results.get("reference"):
         lines.append(f"| full precision | 32 | | | | | | {reference['perplexity']:.2f} | 0 |")
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in results["rows"].values():
-        groups[row["label"], row["bits"], row["windows"] * row["tokens"]].append(row)
-    for (label, bits, tokens), rows in groups.items():
+        tokens = 0 if row["method"] == "rtn" else row["windows"] * row["tokens"]
+        groups[row["label"], row["bits"], tokens].append(row)
+    for (label, bits, tokens), rows in sorted(groups.items(), key=lambda group: (group[0][1], -_worst(group[1]))):
         done = [row for row in rows if row["exit"] == 0]
         cells = [label, str(bits), f"{tokens:,}"]
         if done:
@@ -29,6 +30,10 @@ def markdown(results: dict[str, Any]) -> str:
             cells += ["0", f"{rows[0]['cpu_s']:.0f}", f"{rows[0]['wall_s']:.0f}", "", f"failed: {rows[0]['error']}", ""]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _worst(rows: list[dict[str, Any]]) -> float:
+    return max(float(row.get("kl", 0.0)) for row in rows)
 
 
 def _mean(rows: list[dict[str, Any]], key: str, digits: int) -> str:

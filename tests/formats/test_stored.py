@@ -49,6 +49,23 @@ def test_gptq_stores_zero_points_less_one_until_its_second_format(tmp_path, layo
     assert found.zeros(shards).unique().tolist() == [wanted]
 
 
+def test_a_gptq_zero_point_of_0_borrows_from_its_neighbour(tmp_path):
+    wanted = torch.tensor([0, 5, 0, 0, 15, 1, 8, 0], dtype=torch.int64)
+    word = sum(int(zero) << 4 * place for place, zero in enumerate(wanted)) - 0x11111111
+    word = (word + 2**31) % 2**32 - 2**31
+    tensors = {
+        "a.qweight": torch.zeros(4, 8, dtype=torch.int32),
+        "a.qzeros": torch.tensor([[word]]).to(torch.int32),
+        "a.scales": torch.ones(1, 8, dtype=torch.float16),
+        "a.g_idx": torch.zeros(32, dtype=torch.int32),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    shards = Shards(tmp_path)
+    (linear,) = stored_linears(shards, "gptq", declared_bits=4)
+    assert linear.zeros(shards).flatten().tolist() == wanted.tolist()
+
+
+
 def test_zero_points_that_are_not_packed(tmp_path):
     tensors = {
         "a.weight_packed": torch.zeros(8, 4, dtype=torch.int32), "a.weight_scale": torch.ones(8, 1),

@@ -45,3 +45,14 @@ def test_what_is_no_number_is_none(part: float, whole: float) -> None:
 def test_rounding_below_zero_has_a_root_all_the_same() -> None:
     assert ratio(-1e-9, 1.0, root=True) == 0.0
     assert ratio(torch.tensor(4.0), torch.tensor(1.0), root=True) == 2.0
+
+
+def test_many_outputs_are_sampled_evenly() -> None:
+    generator = torch.Generator().manual_seed(0)
+    moments = Moments(8)
+    moments.add(torch.randn(50, 8, generator=generator))
+    original, error = torch.randn(1000, 8, generator=generator), torch.randn(1000, 8, generator=generator)
+    row = linear_row("a", original, error, 2 * error, 4, 50, moments)
+    assert row["output_error"] == pytest.approx(math.sqrt(moments.energy(error) / moments.energy(original)), rel=0.1)
+    assert row["output_error_rtn"] == pytest.approx(2 * row["output_error"])
+    assert row["output_mse"] == pytest.approx(moments.energy(error) / 50 / 1000, rel=0.2)

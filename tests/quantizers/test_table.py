@@ -6,7 +6,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-BASE = {"label": "ours", "bits": 4, "windows": 8, "tokens": 128, "exit": 0, "wall_s": 10.0, "peak_rss": 1_500_000_000}
+BASE = {"label": "ours", "bits": 4, "method": "awq", "windows": 8, "tokens": 128} | {
+    "exit": 0,
+    "wall_s": 10.0,
+    "peak_rss": 1_500_000_000,
+}
 
 
 def _rows(*rows: dict[str, Any]) -> dict[str, Any]:
@@ -27,3 +31,11 @@ def test_the_interval_over_draws(script: Callable[[str], ModuleType]) -> None:
 def test_a_failure_is_said(script: Callable[[str], ModuleType]) -> None:
     text = script("table").markdown(_rows({"exit": 1, "cpu_s": 3.0, "error": "TypeError: no"}))
     assert "failed: TypeError: no" in text
+
+
+def test_the_best_stands_last_and_rounding_needs_no_tokens(script: Callable[[str], ModuleType]) -> None:
+    figures = {"cpu_s": 1.0, "perplexity": 20.0}
+    text = script("table").markdown(
+        _rows(figures | {"kl": 0.1}, figures | {"label": "nearest", "method": "rtn", "kl": 0.3})
+    )
+    assert text.index("| nearest | 4 | 0 |") < text.index("| ours |")
