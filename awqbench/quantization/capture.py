@@ -14,7 +14,7 @@ from awqbench.errors import UserError
 from awqbench.modeling.weights import Weights
 from awqbench.quantization.calibrate import BlockCall, BlockCalls, equal_batches
 
-STRETCH_TOKENS = 32  # what scale groups are found and proved on
+STRETCH_TOKENS = 16  # what scale groups are found and proved on
 
 
 class _Stop(Exception):

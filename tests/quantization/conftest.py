@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from awqbench.quantization.calibrate import BlockCall, BlockCalls
+from awqbench.quantization.capture import STRETCH_TOKENS
 
 VOCABULARY = 300
 _SIZES = {
@@ -135,7 +136,7 @@ def capture() -> Capture:
     def capture_all(
         model: PreTrainedModel, blocks: nn.ModuleList, ids: Tensor
     ) -> tuple[list[Tensor], list[BlockCalls]]:
-        full, stretch, single = (run(model, blocks, part) for part in (ids, ids[:1, :32], ids[:1, :1]))
+        full, stretch, single = (run(model, blocks, part) for part in (ids, ids[:1, :STRETCH_TOKENS], ids[:1, :1]))
         calls = [BlockCalls(*(call for _, call in each)) for each in zip(full, stretch, single, strict=True)]
         return [hidden for hidden, _ in full], calls
 
