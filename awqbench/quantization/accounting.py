@@ -9,7 +9,6 @@ from torch import Tensor
 
 from awqbench.quantization.moments import Moments
 
-
 SAMPLED_OUTPUTS = 256
 
 
@@ -21,7 +20,7 @@ def linear_row(
     `original`, `error` and `nearest` [out, in] float32: the weight, and how far the stored one and the one rounded to
     nearest are off it, as functions of the unscaled input. `tokens` counts those that really reached the linear;
     `moments`, if any, are those its output errors are measured with: its own, or its whole group's if it saw none.
-    Output errors are those of at most SAMPLED_OUTPUTS evenly spaced outputs: all of them would cost as much as a search.
+    Output errors are those of at most SAMPLED_OUTPUTS evenly spaced outputs: all would cost as much as a search.
     """
     row: dict[str, Any] = {
         "name": name,

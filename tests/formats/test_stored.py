@@ -65,7 +65,6 @@ def test_a_gptq_zero_point_of_0_borrows_from_its_neighbour(tmp_path):
     assert linear.zeros(shards).flatten().tolist() == wanted.tolist()
 
 
-
 def test_zero_points_that_are_not_packed(tmp_path):
     tensors = {
         "a.weight_packed": torch.zeros(8, 4, dtype=torch.int32), "a.weight_scale": torch.ones(8, 1),
