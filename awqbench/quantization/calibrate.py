@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from awqbench.errors import UserError
 
-_BATCH_TOKENS = 512
+_BATCH_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)

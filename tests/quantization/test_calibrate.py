@@ -41,5 +41,5 @@ def test_the_hash_is_of_the_ids() -> None:
 
 
 def test_batches_are_equal_and_within_the_token_budget() -> None:
-    assert [batch.shape for batch in equal_batches(torch.zeros(30, 48))] == [(10, 48)] * 3
+    assert [batch.shape for batch in equal_batches(torch.zeros(30, 48))] == [(5, 48)] * 6
     assert [batch.shape for batch in equal_batches(torch.zeros(3, 4096))] == [(1, 4096)] * 3
