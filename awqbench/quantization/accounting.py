@@ -9,7 +9,7 @@ from torch import Tensor
 
 from awqbench.quantization.moments import Moments
 
-SAMPLED_OUTPUTS = 256
+SAMPLED_OUTPUTS = 128
 
 
 def linear_row(

@@ -21,7 +21,7 @@ from awqbench.quantization.blocks import linears_of, untranspose
 from awqbench.quantization.blockwise import Block
 from awqbench.quantization.calibrate import BlockCalls
 from awqbench.quantization.capture import capture_calls
-from awqbench.quantization.memory import give_back
+from awqbench.quantization.memory import give_back, hold_freed
 from awqbench.quantization.settle import Job, Plan, settle
 from awqbench.quantization.workspace import Workspace
 
@@ -35,6 +35,7 @@ class BlockWorker:
 
     def __init__(self, plan: Plan, workspace: Workspace) -> None:
         self._plan, self._workspace = plan, workspace
+        hold_freed()
 
     def run(self, index: int) -> None:
         """Quantize block `index`, whose input is in the workspace, and make the result durable."""

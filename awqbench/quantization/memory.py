@@ -18,6 +18,7 @@ from awqbench.quantization.blocks import linear_at
 from awqbench.quantization.recipe import Recipe
 
 _BATCH_TOKENS = 512
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LIBRARIES = 150 * 10**6  # what torch and its libraries take when they first compute: measured
 
 
@@ -123,6 +124,17 @@ def process_memory() -> int:
     """Resident bytes of this process."""
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def hold_freed() -> None:
+    """Let freed memory stay with this process until `give_back`, for the next temporary of a block.
+
+    glibc would hand most of it back at once, and have the system clear the same pages for every trial of a search.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the most that glibc takes; what is larger is mapped by itself
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 28)
 
 
 def give_back() -> None:

@@ -15,8 +15,10 @@ from torch import Tensor
 from awqbench.quantization.moments import Moments
 from awqbench.quantization.rounding import grid_between, round_groups_
 
-COMMON = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
+COMMON = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)
 """Shares of the range tried for both ends together, after which each end is tried a little further in and out."""
+FEW_BITS = (*COMMON, 0.6, 0.5)
+"""The same below four bits, where a finer step is worth more."""
 SINGLE = (1.1, 0.95, 0.85)
 _MOST_CORRELATED = 128  # channels
 _CHUNK_WEIGHTS = 1 << 18  # 1 MiB of float32 for each temporary
@@ -58,7 +60,7 @@ def _best_grid(groups: Tensor, grams: Tensor, bits: int, symmetric: bool) -> tup
             low_share = torch.where(better, shares[0], low_share)
             high_share = torch.where(better, shares[1], high_share)
 
-    consider([(share * one, share * one) for share in COMMON])
+    consider([(share * one, share * one) for share in (COMMON if bits >= 4 else FEW_BITS)])
     if not symmetric:
         start = low_share
         consider([(start * share, high_share) for share in SINGLE])

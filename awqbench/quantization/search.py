@@ -20,7 +20,7 @@ RATIOS = tuple(step / GRID for step in range(GRID))
 FINALISTS = 2
 SAMPLED_ROWS = 256
 _FLOOR = 1e-4
-_CHUNK_WEIGHTS = 1 << 16  # 256 KiB of float32: a trial's passes over a chunk stay in the cache
+_CHUNK_WEIGHTS = 1 << 18  # 1 MiB of float32: a trial's passes over a chunk stay in the cache
 
 Loss = Callable[[list[Tensor]], float]
 """Judges trial weights, one [out, in] per linear of the group, by what they do to the group's outputs."""
@@ -112,10 +112,11 @@ def diagonal_losses(
     columns = {ratio: energy.new_zeros(weight.shape[1]) for ratio in RATIOS}
     rows = max(1, _CHUNK_WEIGHTS // weight.shape[1])
     for chunk in torch.split(weight, rows):
+        scaled, error = torch.empty_like(chunk), torch.empty_like(chunk)
         for ratio, scale in scales.items():
-            scaled = chunk * scale
-            error = fake_quantize_groups_(scaled.clone().view(len(chunk), -1, group_size), bits, symmetric)
-            columns[ratio] += error.view_as(scaled).sub_(scaled).square_().sum(dim=0)
+            error.copy_(torch.mul(chunk, scale, out=scaled))
+            fake_quantize_groups_(error.view(len(chunk), -1, group_size), bits, symmetric)
+            columns[ratio] += error.sub_(scaled).square_().sum(dim=0)
     return {ratio: float((columns[ratio] * energy / scales[ratio].square()).sum()) for ratio in RATIOS}
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from awqbench.quantization import ranges
 from awqbench.quantization.moments import Moments
-from awqbench.quantization.ranges import COMMON, SINGLE, fit_ranges
+from awqbench.quantization.ranges import FEW_BITS, SINGLE, fit_ranges
 from awqbench.quantization.rounding import grid, grid_between, round_groups_
 
 SIZE = 8
@@ -49,7 +49,7 @@ def test_each_end_is_the_best_of_those_tried_in_turn() -> None:
         def loss(low: float, high: float, part: torch.Tensor = part, gram: torch.Tensor = gram) -> float:
             return _loss(part, gram, *grid_between(part.amin() * low, part.amax() * high, 3), 3)
 
-        common = min(COMMON, key=lambda share: loss(share, share))
+        common = min(FEW_BITS, key=lambda share: loss(share, share))
         low = min((1.0, *SINGLE), key=lambda share: loss(common * share, common))
         high = min((1.0, *SINGLE), key=lambda share: loss(common * low, common * share))
         expected = loss(common * low, common * high)
