@@ -75,14 +75,15 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite. Arguments go to pytest."""
+    """The test suite, a process for each core. Arguments go to pytest; -n 0 keeps it in one process."""
     install(session, "demo,dev")
-    env = {"HF_HUB_OFFLINE": "1"}
+    env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     data = ROOT.parent / "shared" / "data"
     if "AWQBENCH_DATA" not in os.environ and data.is_dir():
         env["AWQBENCH_DATA"] = str(data)
     # Not `python -m pytest`: that puts the checkout on sys.path, where kernels/ would shadow a package of that name.
-    session.run("pytest", *session.posargs, env=env)
+    # A file's tests share what its fixtures made, so files are what is dealt out.
+    session.run("pytest", "-n", "auto", "--dist", "loadfile", *session.posargs, env=env)
 
 
 @nox.session
