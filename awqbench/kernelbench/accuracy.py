@@ -44,9 +44,7 @@ def error(y: Tensor, reference: Reference, k: int) -> Error:
     return Error(relative, float((difference.abs() / bound).max()), int((~finite).sum()))
 
 
-def too_wrong(
-    found: Error, dtype: torch.dtype, elements: int = 0, matmul: float | None = None
-) -> str | None:
+def too_wrong(found: Error, dtype: torch.dtype, elements: int = 0, matmul: float | None = None) -> str | None:
     """Why an error is not acceptable, or None; `matmul` is the relative error of the plain matmul."""
     if found.nonfinite:
         return f"{found.nonfinite} elements are not finite"

@@ -35,7 +35,7 @@ class Settings:
     least_launches: int = 50
 
 
-class DeviceLost(Exception):  # noqa: N818  # a verdict on the device, not a mistake of the caller
+class DeviceLost(Exception):  # a verdict on the device, not a mistake of the caller
     """A contender broke the CUDA context; what was measured before is saved. `contender`: which."""
 
     def __init__(self, contender: str) -> None:
@@ -87,9 +87,7 @@ def benchmark(
 class _UnitBench:
     """One weight, packed once per contender and copied until a cache can't hold it."""
 
-    def __init__(
-        self, unit: Unit, problem: Problem, expected: Reference, timer: Timer, settings: Settings
-    ) -> None:
+    def __init__(self, unit: Unit, problem: Problem, expected: Reference, timer: Timer, settings: Settings) -> None:
         self.unit, self.problem, self.expected = unit, problem, expected
         self.timer, self.settings = timer, settings
         self.packed: dict[str, list[Any]] = {}

@@ -28,6 +28,7 @@ def small_cases() -> Iterator[Case]:
     for check in ("repeat", "strides", "empty", "graph", "streams"):
         yield Case(check, Shape(192, 512, 128), (1, 8, 17, 64))
         yield Case(check, Shape(72, 352, 32), (3, 33), "bf16", bias=check not in {"streams"})
+    yield Case("chain", Shape(320, 320, 64), (1, 8, 17, 64))
 
 
 def middle_cases() -> Iterator[Case]:
@@ -39,6 +40,7 @@ def middle_cases() -> Iterator[Case]:
     for check in ("repeat", "graph", "streams"):
         yield Case(check, Shape(4096, 4096, 128), (1, 2, 8, 16, 17, 32, 64))
         yield Case(check, Shape(6144, 4096, 32), (1, 16, 64), "bf16")
+    yield Case("chain", Shape(4096, 4096, 128), (1, 8, 16, 33, 64))
     for n in ODD_N:
         for k in (64, 192, 33 * 32, 4096):
             for group in fitting_groups(k)[:1]:

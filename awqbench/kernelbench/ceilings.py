@@ -51,12 +51,12 @@ def nominal_bandwidth(device: torch.device) -> float | None:
 
 def _seconds(call: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
     """The median duration of a call."""
-    times = []
+    times: list[float] = []
     for _ in range(3):
         call()
     for _ in range(repeats):
         if device.type == "cuda":
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in "be")  # type: ignore[no-untyped-call]
             begin.record()
             call()
             end.record()

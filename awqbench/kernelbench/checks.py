@@ -6,7 +6,8 @@ A check raises CheckFailed where its property does not hold and Skipped where it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from awqbench.kernelbench.implementation import Implementation
 from awqbench.kernelbench.outcome import CheckFailed, Skipped
 from awqbench.kernelbench.problem import DTYPES, Problem, Shape, exact_problem, random_problem
 from awqbench.kernelbench.reference import Reference, dense, reference
+
+CHAIN = 6  # launches that feed each other
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,11 @@ def check_one_hot(kernel: Implementation, case: Case, device: torch.device) -> s
         x = torch.zeros(len(columns), k, dtype=dtype, device=device)
         x[torch.arange(len(columns), device=device), columns] = 1
         y = kernel.run(packed, x)
-        wrong = (y.T != expected[:, columns]).nonzero()
+        wrong = (expected[:, columns] != y.T).nonzero()
         if len(wrong):
             row, column = wrong[0].tolist()
             raise CheckFailed(
-                f"{len(wrong)} of {y.numel()} weights of columns {start}.. differ, the first W[{row}, {start + column}]:"
+                f"{len(wrong)} of {y.numel()} weights of columns {start}.. are wrong, first W[{row}, {start + column}]:"
                 f" {y[column, row].item():.6g} for {expected[row, start + column].item():.6g}"
             )
     return f"{expected.numel()} weights exact"
@@ -97,15 +100,45 @@ def check_exact(kernel: Implementation, case: Case, device: torch.device) -> str
 
 
 def check_repeat(kernel: Implementation, case: Case, device: torch.device) -> str:
-    """The same inputs give the same bits, three times, with another problem's run between."""
+    """The same inputs give the same bits in a burst of launches, with another input's between."""
     problem, packed = _packed(kernel, case, device)
     other = torch.randn_like(problem.x)
     for m in _accepted(kernel, case):
         first = kernel.run(packed, problem.x[:m])
-        for _ in range(2):
+        _wait(device)
+        results = []
+        for _ in range(3):
             kernel.run(packed, other[:m])
-            _same(kernel.run(packed, problem.x[:m]), first, f"M={m}: a second run")
+            results.append(kernel.run(packed, problem.x[:m]))
+        for y in results:
+            _same(y, first, f"M={m}: a later run")
     return "bit-equal"
+
+
+def check_chain(kernel: Implementation, case: Case, device: torch.device) -> str:
+    """A result fed to the next launch at once, eagerly and in a graph: a kernel that starts early must still wait."""
+    if case.shape.n != case.shape.k:
+        raise ValueError(f"{case.shape} is not square")
+    dtype = DTYPES[case.dtype]
+    problem = random_problem(case.shape, max(_accepted(kernel, case)), dtype, device, seed=case.seed)
+    # Scaled so that results stay as large as inputs: 0.175 is the root mean square of the weights.
+    scales = (problem.weights.scales.float() / (0.175 * sqrt(case.shape.k))).half()
+    packed = kernel.pack(replace(problem.weights, scales=scales), None, dtype)
+    for m in _accepted(kernel, case):
+        x = torch.randn(m, case.shape.k, device=device).to(dtype)
+        expected = x
+        for _ in range(CHAIN):
+            expected = kernel.run(packed, expected)
+            _wait(device)
+        _same(_chained(kernel, packed, x), expected, f"M={m}: a chain of launches")
+        if device.type == "cuda":
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                y = _chained(kernel, packed, x)
+            for _ in range(3):
+                graph.replay()
+                _same(y, expected, f"M={m}: a chain in a graph")
+    return f"{CHAIN} launches, bit-equal"
 
 
 def check_strides(kernel: Implementation, case: Case, device: torch.device) -> str:
@@ -151,7 +184,7 @@ def check_graph(kernel: Implementation, case: Case, device: torch.device) -> str
         inputs = [problem.x[:m], -problem.x[:m].flip(1), problem.x[:m]]
         expected = [kernel.run(packed, x) for x in inputs]
         held = inputs[0].clone()
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             kernel.run(packed, held)
@@ -175,7 +208,7 @@ def check_streams(kernel: Implementation, case: Case, device: torch.device) -> s
     second = random_problem(case.shape, max(case.batches), first.x.dtype, device, seed=case.seed + 1)
     pairs = [(packed, first.x), (kernel.pack(second.weights, None, first.x.dtype), second.x)]
     expected = [kernel.run(weights, x) for weights, x in pairs]
-    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    streams = [torch.cuda.Stream() for _ in pairs]  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     results: list[list[Tensor]] = [[], []]
     for _ in range(20):
@@ -195,11 +228,18 @@ CHECKS: dict[str, Check] = {
     "exact": check_exact,
     "accuracy": check_accuracy,
     "repeat": check_repeat,
+    "chain": check_chain,
     "strides": check_strides,
     "empty": check_empty,
     "graph": check_graph,
     "streams": check_streams,
 }
+
+
+def _chained(kernel: Implementation, packed: Any, x: Tensor) -> Tensor:
+    for _ in range(CHAIN):
+        x = kernel.run(packed, x)
+    return x
 
 
 def _packed(kernel: Implementation, case: Case, device: torch.device) -> tuple[Problem, Any]:

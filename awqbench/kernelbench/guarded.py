@@ -1,7 +1,7 @@
 """Memory with a fence around it, so that a write past either end shows.
 
-Both the fence and, before a run, the inside hold 0xFF bytes: as float16 and as bfloat16 they are NaN, so that an element
-nobody wrote shows too.
+Both the fence and, before a run, the inside hold 0xFF bytes: as float16 and as bfloat16 they are NaN, so that an
+element nobody wrote shows too.
 """
 
 from __future__ import annotations

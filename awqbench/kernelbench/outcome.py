@@ -11,11 +11,11 @@ from typing import Any, Literal
 Status = Literal["pass", "fail", "error", "skip"]
 
 
-class CheckFailed(Exception):  # noqa: N818  # reads as the verdict it is
+class CheckFailed(Exception):  # reads as the verdict it is
     """What was checked does not hold; the message says what was found."""
 
 
-class Skipped(Exception):  # noqa: N818
+class Skipped(Exception):
     """The check does not apply here; the message says why."""
 
 

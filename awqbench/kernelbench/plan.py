@@ -22,9 +22,7 @@ class Unit:
     batches: tuple[int, ...]
 
 
-def plan(
-    shapes: Sequence[Shape], batches: Sequence[int], dtypes: Sequence[str], modes: Sequence[str]
-) -> list[Unit]:
+def plan(shapes: Sequence[Shape], batches: Sequence[int], dtypes: Sequence[str], modes: Sequence[str]) -> list[Unit]:
     """Every combination once: the key batch sizes of all shapes in the first dtype and mode; these in the other modes,
     then in the other dtypes; the rest of the batch sizes; at last the rest of everything."""
     key = tuple(m for m in batches if m in KEY_BATCHES) or tuple(batches)
@@ -39,6 +37,4 @@ def plan(
         *((each, rest) for each in others),
         *((each, (*key, *rest)) for each in last),
     ]
-    return [
-        Unit(shape, dtype, mode, rows) for (dtype, mode), rows in steps if rows for shape in dict.fromkeys(shapes)
-    ]
+    return [Unit(shape, dtype, mode, rows) for (dtype, mode), rows in steps if rows for shape in dict.fromkeys(shapes)]

@@ -92,7 +92,8 @@ class Results:
             head = json.dumps(session, indent=2, ensure_ascii=False).removesuffix("\n}").replace("\n", "\n ")
             sessions.append(f' {head},\n   "measurements": [\n   {lines}\n  ]}}')
         head = f'"schema": {self.schema},\n "device": {json.dumps(self.device)}'
-        return f'{{{head},\n "sessions": [\n{",\n".join(sessions)}\n ]}}\n'
+        listed = ",\n".join(sessions)
+        return f'{{{head},\n "sessions": [\n{listed}\n ]}}\n'
 
 
 def from_json(text: str) -> Results:
@@ -131,7 +132,5 @@ def by_problem(measurements: Iterable[Measurement]) -> dict[tuple[Shape, int, st
 
 
 def _session(data: dict[str, Any]) -> Session:
-    measured = [
-        Measurement(**{**each, "runs": tuple(each["runs"])}) for each in data["measurements"]
-    ]
+    measured = [Measurement(**{**each, "runs": tuple(each["runs"])}) for each in data["measurements"]]
     return Session(**{**data, "measurements": measured})

@@ -59,7 +59,7 @@ def judge(code: int, output: str) -> tuple[Status, str]:
     if any("not supported" in line.lower() for line in complaints):
         return "skip", "compute-sanitizer does not support this device or driver"
     summary = next((line for line in reversed(complaints) if "SUMMARY" in line), "")
-    if code == FOUND or (match := re.search(r"SUMMARY: (\d+)", summary)) and int(match[1]):
+    if code == FOUND or ((match := re.search(r"SUMMARY: (\d+)", summary)) and int(match[1])):
         first = next((line for line in complaints if line and "COMPUTE-SANITIZER" not in line), "")
         return "fail", f"{first}; {summary}"
     rows = output.count('"row"')

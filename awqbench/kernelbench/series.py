@@ -10,7 +10,7 @@ from statistics import median, quantiles
 
 @dataclass(frozen=True)
 class Series:
-    """`runs`: the median of each run, in microseconds per launch; `spread`: the widest run's 10th to 90th percentile."""
+    """`runs`: each run's median, in microseconds per launch; `spread`: the widest 10th to 90th percentile of a run."""
 
     runs: tuple[float, ...]
     spread: float

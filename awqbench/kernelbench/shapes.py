@@ -39,10 +39,12 @@ def parse_shapes(text: str, group: int) -> list[Shape]:
         else:
             raise unknown_choice("shape", part, [*MODELS, "NxK"])
     shapes = []
-    for n, k in dict.fromkeys(sizes):
-        if k % (group or k):
-            raise UserError(f"{n}x{k} does not divide into groups of {group} (allowed: a divisor of {k}, or 0)")
-        shapes.append(Shape(n, k, group or k))
+    for rows, columns in dict.fromkeys(sizes):
+        if columns % (group or columns):
+            raise UserError(
+                f"{rows}x{columns} does not divide into groups of {group} (allowed: a divisor of {columns}, or 0)"
+            )
+        shapes.append(Shape(rows, columns, group or columns))
     return shapes
 
 

@@ -1,4 +1,4 @@
-"""vLLM's kernels without vLLM: one shared library on torch's stable ABI, taken from an installed vLLM or from a path."""
+"""vLLM's kernels without vLLM: one shared library on torch's stable ABI, from an installed vLLM or from a path."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load() -> str | None:
     if not Path(path).is_file():
         return f"{path} does not exist ({ENVIRONMENT})"
     try:
-        torch.ops.load_library(path)
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"{path} does not load: {str(error).splitlines()[0]}"
     return None
@@ -60,5 +60,5 @@ def call(name: str, **values: Any) -> Any:
     for argument in function._schema.arguments:
         if argument.name not in values and not argument.has_default_value():
             raise TypeError(f"vLLM's {name} wants an argument {argument.name!r} that is not known here")
-        arguments.append(values[argument.name] if argument.name in values else argument.default_value)
+        arguments.append(values.get(argument.name, argument.default_value))
     return function(*arguments)
