@@ -117,7 +117,7 @@ def _located() -> tuple[ctypes.CDLL, Path]:
 
 
 def library() -> ctypes.CDLL:
-    """The kernels, from AWQBENCH_CUDA_KERNELS, the cache, or built. Raises BackendUnavailable with the reason if not."""
+    """The kernels: of AWQBENCH_CUDA_KERNELS, of the cache, or built. Raises BackendUnavailable with the reason."""
     return _located()[0]
 
 
