@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import torch
@@ -20,19 +22,23 @@ from awqbench.kernelbench.runner import device_lost
 from awqbench.kernelbench.schedule import copies, launches, turns
 from awqbench.kernelbench.series import series
 from awqbench.kernelbench.timers import Timer
+from awqbench.telemetry import throttle
 
 ENOUGH_SECONDS = 0.1  # of replays in one run: large batches get by with fewer than `replays`
 FEWEST_REPLAYS = 5
+HOT = set(throttle.names(throttle.THROTTLING))  # reasons for low clocks that make a time untrustworthy
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`cache`: bytes of the last cache. At least `least_launches` in a replay, `replays` in a run, `runs` each."""
+    """`cache`: bytes of the last cache. At least `least_launches` in a replay, `replays` in a run, `runs` each.
+    `setup_limit`: seconds that one peer may spend on packing and compiling in all, before it sits out the rest."""
 
     cache: int
     runs: int = 3
     replays: int = 20
     least_launches: int = 50
+    setup_limit: float = inf
 
 
 class DeviceLost(Exception):  # a verdict on the device, not a mistake of the caller
@@ -44,6 +50,7 @@ class DeviceLost(Exception):  # a verdict on the device, not a mistake of the ca
 
 
 Progress = Callable[[list[Measurement]], None]
+Observe = Callable[[], dict[str, Any]]  # the device's state: machine.State.read
 
 
 def benchmark(
@@ -55,12 +62,14 @@ def benchmark(
     budget: Budget,
     settings: Settings,
     keep: Progress,
+    observe: Observe,
 ) -> bool:
     """Measure what the session lacks and append it; `keep` is called after each problem with what it gave.
 
     Returns whether the budget sufficed. Raises DeviceLost.
     """
     done = {measured.problem for measured in session.measurements}
+    setup: dict[str, float] = {}
     for unit in units:
         left = [m for m in unit.batches if (unit.shape, m, unit.dtype, unit.mode) not in done]
         if budget.spent():
@@ -69,11 +78,11 @@ def benchmark(
             continue
         problem = random_problem(unit.shape, max(left), DTYPES[unit.dtype], device, seed=1)
         expected = reference(problem)
-        bench = _UnitBench(unit, problem, expected, timer, settings)
+        bench = _UnitBench(unit, problem, expected, timer, settings, setup)
         for m in left:
             if budget.spent():
                 return False
-            measured = bench.at(m, contenders)
+            measured = bench.at(m, contenders, observe)
             session.measurements.extend(measured)
             keep(measured)
             if bench.lost is not None:
@@ -87,17 +96,21 @@ def benchmark(
 class _UnitBench:
     """One weight, packed once per contender and copied until a cache can't hold it."""
 
-    def __init__(self, unit: Unit, problem: Problem, expected: Reference, timer: Timer, settings: Settings) -> None:
+    def __init__(
+        self, unit: Unit, problem: Problem, expected: Reference, timer: Timer, settings: Settings,
+        setup: dict[str, float],
+    ) -> None:  # fmt: skip
         self.unit, self.problem, self.expected = unit, problem, expected
-        self.timer, self.settings = timer, settings
+        self.timer, self.settings, self.setup = timer, settings, setup
         self.packed: dict[str, list[Any]] = {}
         self.lost: str | None = None
 
-    def at(self, m: int, contenders: Sequence[Implementation]) -> list[Measurement]:
+    def at(self, m: int, contenders: Sequence[Implementation], observe: Observe) -> list[Measurement]:
         """All contenders on m rows."""
         found: dict[str, Measurement] = {}
         replays: dict[str, Callable[[int], list[float]]] = {}
         errors: dict[str, float] = {}
+        took: dict[str, float] = {}
         for contender in contenders:
             if self.lost is not None:
                 break
@@ -105,6 +118,10 @@ class _UnitBench:
             if reason := contender.refusal(self.unit.shape, m, self.problem.x.dtype):
                 found[name] = self._measurement(name, m, "refused", reason)
                 continue
+            if isinstance(contender, Peer) and self.setup.get(name, 0.0) > self.settings.setup_limit:
+                found[name] = self._measurement(name, m, "skipped", f"{self.setup[name]:.0f} s of setup so far")
+                continue
+            began = time.monotonic()
             try:
                 error, reason = self._check(contender, m)
                 if reason:
@@ -117,8 +134,15 @@ class _UnitBench:
                 found[name] = self._measurement(name, m, "failed", f"{type(failure).__name__}: {first}")
                 if device_lost(self.problem.x.device):
                     self.lost = name
+            finally:
+                took[name] = time.monotonic() - began
+                self.setup[name] = self.setup.get(name, 0.0) + took[name]
         if self.lost is None:
             found |= self._time(m, replays, errors)
+            state = observe()
+            clock, hot = state.get("sm_clock_mhz"), HOT & set(state.get("throttle_reasons", ()))
+            for name in replays:
+                found[name] = replace(found[name], setup=round(took[name], 2), sm_clock_mhz=clock, throttled=bool(hot))
         return [found[contender.name] for contender in contenders if contender.name in found]
 
     def _time(

@@ -33,6 +33,9 @@ from awqbench.kernelbench.timers import MODES, CpuTimer, GraphTimer
 from awqbench.resources import content
 
 
+SETUP_SHARE = 0.2  # of the budget, that one peer may spend on packing and compiling
+
+
 def check_rows(
     device: torch.device, only: str | None, quick: bool, variants: str, sanitizer: bool, budget: Budget
 ) -> Iterator[Row]:
@@ -122,11 +125,12 @@ def bench_session(options: BenchOptions, device: torch.device, quiet: bool = Fal
         print(f"ceilings: {session.ceilings}", flush=True)
     timer = GraphTimer() if device.type == "cuda" else CpuTimer()
     session.clock = timer.clock
-    settings = Settings(machine.cache_bytes(device), options.runs)
+    patience = budget.left() * SETUP_SHARE
+    settings = Settings(machine.cache_bytes(device), options.runs, setup_limit=patience)
     if device.type != "cuda":
         settings = replace(settings, least_launches=2, replays=3)
     try:
-        session.complete = benchmark(session, units, contenders, device, timer, budget, settings, keep)
+        session.complete = benchmark(session, units, contenders, device, timer, budget, settings, keep, state.read)
     except DeviceLost as lost:
         save(path, session)
         _again(options, path, session, left_out | {lost.contender}, budget)

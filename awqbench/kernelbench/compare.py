@@ -17,7 +17,7 @@ DENSE = "cublas"  # the one peer that does not read 4 bits
 @dataclass(frozen=True)
 class Comparison:
     """One problem. `ratios`: a peer's typical time over ours, above 1 is in our favour; `claims`: what may be said
-    (series.claim). `share` of the memory floor at the measured read bandwidth, `nominal_share` at the nominal one."""
+    (series.claim), `throttled` where the device protected itself. `share` of the memory floor at the measured read bandwidth, `nominal_share` at the nominal one."""
 
     shape: Shape
     m: int
@@ -59,14 +59,14 @@ def compare(session: Session, ours: str = OURS) -> list[Comparison]:
             continue
         others = {name: each.series for name, each in measured.items() if _is_peer(each) and each.series}
         read, nominal = session.ceilings.get("read"), session.ceilings.get("nominal")
-        us = mine.series.typical
+        us, hot = mine.series.typical, any(each.throttled for each in measured.values())
         found.append(
             Comparison(
                 shape, m, dtype, mode, us, mine.spread,
                 memory_share(shape, m, us, read) if read else float("nan"),
                 memory_share(shape, m, us, nominal) if nominal else None,
                 {name: each.typical / us for name, each in others.items()},
-                {name: claim(mine.series, each) for name, each in others.items()},
+                {name: "throttled" if hot else claim(mine.series, each) for name, each in others.items()},
             )
         )  # fmt: skip
     return found

@@ -22,7 +22,9 @@ SCHEMA = 1
 @dataclass(frozen=True)
 class Measurement:
     """One contender on one problem. `status`: `timed`, or why it has no times: `wrong` (its result fails the check),
-    `refused` (it does not take the problem) or `failed`, with `detail`. `error` is relative, against float64."""
+    `refused` (it does not take the problem), `failed` or `skipped`, with `detail`. `error` is relative, against
+    float64; `setup` the seconds that packing, checking, compiling and capturing took; `sm_clock_mhz` and `throttled`
+    are read right after the last run."""
 
     contender: str
     n: int
@@ -38,6 +40,9 @@ class Measurement:
     error: float | None = None
     copies: int = 0
     launches: int = 0
+    setup: float = 0.0
+    sm_clock_mhz: float | None = None
+    throttled: bool = False
 
     @property
     def problem(self) -> tuple[Shape, int, str, str]:

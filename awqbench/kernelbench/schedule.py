@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+MOST = 256
 
 
 def turns(contenders: Sequence[T], runs: int) -> Iterator[T]:
@@ -17,9 +18,10 @@ def turns(contenders: Sequence[T], runs: int) -> Iterator[T]:
 def copies(bytes_each: float, cache_bytes: float) -> int:
     """How many copies of the weights are used in rotation: three caches full in all, two at the least.
 
-    By the time a copy's turn comes again, at least two caches full of others have passed through.
+    By the time a copy's turn comes again, at least two caches full of others have passed through. Weights so small
+    that it would take more than 256 copies are not what this is for.
     """
-    return max(2, int(-(-3 * cache_bytes // max(bytes_each, 1))))
+    return min(MOST, max(2, int(-(-3 * cache_bytes // max(bytes_each, 1)))))
 
 
 def launches(count: int, least: int = 50) -> int:
