@@ -72,6 +72,7 @@ def _unavailable(index: int) -> str | None:
             raise BackendUnavailable(
                 f"cuda:{index} has compute capability {found[0]}.{found[1]}, not {wanted} or newer"
             )
+        _functions()
         _try_out(torch.device("cuda", index))
     except BackendUnavailable as error:
         log.warning("falling back to a slow CUDA path: %s", error)

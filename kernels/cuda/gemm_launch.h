@@ -1,0 +1,122 @@
+// From a request to a launch: how many blocks, how much of x at a time, the launch itself.
+#pragma once
+
+#include "gemm_shapes.h"
+#include "gemm_device.h"
+
+namespace awqbench {
+
+struct Request {
+    const void *x, *tiles, *steps, *bias;
+    void *y, *workspace;
+    int64_t workspace_bytes, M, N, K, group, x_stride;
+    void* stream;
+    Kind kind;
+    bool whole_panels;  // a block takes one whole panel: no sum over blocks
+    bool overlap;       // may start before the kernel in front of it has finished
+};
+
+struct Plan {
+    int blocks = 0, chunk = 0;
+    bool resident = false;
+    int shared_bytes = 0;
+    int64_t workspace_bytes = 0;
+    bool fits = false;
+};
+
+template <class S>
+Plan plan_for(const Request& r, const Device& device) {
+    Plan plan;
+    const int k_tile_count = static_cast<int>(k_tiles(r.K)), M = static_cast<int>(r.M);
+    const int64_t panels = ceil_div(row_tiles(r.N) * kBlocks, S::kPanelBlocks), units = panels * k_tile_count;
+    constexpr int kReserved = 1024;  // of every block, by the system
+    int room = device.shared_per_sm / S::kBlocksPerSm - kReserved;
+    if (room > device.shared_per_block) room = device.shared_per_block;
+    room -= S::kInputsAt;
+
+    int64_t blocks = r.whole_panels ? panels : static_cast<int64_t>(device.processors) * S::kBlocksPerSm;
+    if (!r.whole_panels && blocks > ceil_div(units, S::WK)) blocks = ceil_div(units, S::WK);  // a tile for each warp
+    if (!r.whole_panels && blocks > kMaxBlocks) blocks = kMaxBlocks;
+    const int64_t share = ceil_div(units, blocks);
+    plan.blocks = static_cast<int>(blocks);
+
+    plan.resident = share >= k_tile_count && x_chunk_bytes(M, k_tile_count) <= room;
+    if (plan.resident) {
+        plan.chunk = k_tile_count;
+    } else {
+        const int longest = static_cast<int>(share < k_tile_count ? share : k_tile_count);
+        const int per_row = room / 2 / M - 16;  // a padded row takes 16 bytes more than its tiles
+        int rounds = per_row < 0 ? 0 : per_row / (S::kRound * kTileK * 2);
+        if (rounds > ceil_div(longest, S::kRound)) rounds = static_cast<int>(ceil_div(longest, S::kRound));
+        plan.chunk = rounds * S::kRound;
+    }
+    plan.fits = plan.chunk > 0;
+    plan.shared_bytes = S::kInputsAt + (plan.resident ? 1 : 2) * x_chunk_bytes(M, plan.chunk);
+    plan.workspace_bytes = kCounterBytes + (r.whole_panels ? 0 : 2 * blocks * S::kPanelBytes);
+    return plan;
+}
+
+template <int D, class S>
+int launch(const Request& r, const Device& device) {
+    const Plan plan = plan_for<S>(r, device);
+    if (!plan.fits || r.workspace_bytes < plan.workspace_bytes) return kInvalidValue;
+    Problem p{};
+    p.x = r.x;
+    p.tiles = static_cast<const uint8_t*>(r.tiles);
+    p.steps = static_cast<const uint8_t*>(r.steps);
+    p.bias = r.bias;
+    p.y = r.y;
+    p.counters = static_cast<uint32_t*>(r.workspace);
+    p.partials = static_cast<uint8_t*>(r.workspace) + kCounterBytes;
+    p.x_stride = r.x_stride;
+    p.M = static_cast<int>(r.M);
+    p.N = static_cast<int>(r.N);
+    p.K = static_cast<int>(r.K);
+    p.row_tiles = static_cast<int>(row_tiles(r.N));
+    p.k_tiles = static_cast<int>(k_tiles(r.K));
+    p.panels = static_cast<int>(ceil_div(static_cast<int64_t>(p.row_tiles) * kBlocks, S::kPanelBlocks));
+    p.groups = static_cast<int>(r.K / r.group);
+    // One group per row may end within a tile; all others of 64 and more end with one.
+    p.group_tiles = r.group == 32 ? 0 : static_cast<int>(k_tiles(r.group));
+    p.division = p.group_tiles < 2 ? 0 : static_cast<uint32_t>((int64_t{1} << 32) / p.group_tiles + 1);
+    p.chunk = plan.chunk;
+    p.resident = plan.resident;
+    p.aligned = reinterpret_cast<uintptr_t>(r.x) % 16 == 0 && r.x_stride % 8 == 0;
+    return start(gemm_kernel<D, S>, p, plan.blocks, S::kThreads, plan.shared_bytes, r.overlap, r.stream);
+}
+
+// What is asked of the kernel that a request names: its plan, or its launch.
+template <class F, Kind KIND, int NT>
+auto with_groups(const Request& r, const F& f) {
+    // With K = 32 and one group per row, that group is also one of 32: either kernel would do.
+    return r.group == 32 ? f(ShapeOf<KIND, NT, true>{}) : f(ShapeOf<KIND, NT, false>{});
+}
+template <class F, Kind KIND>
+auto with_tokens(const Request& r, const F& f) {
+    switch (token_groups(KIND, static_cast<int>(r.M))) {
+        case 1:
+            if constexpr (KIND != Kind::kTall) return with_groups<F, KIND, 1>(r, f);
+        case 2:
+            if constexpr (KIND != Kind::kRows) return with_groups<F, KIND, 2>(r, f);
+        case 4:
+            if constexpr (KIND != Kind::kRows) return with_groups<F, KIND, 4>(r, f);
+        default:
+            if constexpr (KIND != Kind::kRows) return with_groups<F, KIND, 8>(r, f);
+    }
+    return with_groups<F, KIND, KIND == Kind::kRows ? 1 : 8>(r, f);
+}
+template <class F>
+auto with_shape(const Request& r, const F& f) {
+    switch (r.kind) {
+        case Kind::kTall: return with_tokens<F, Kind::kTall>(r, f);
+        case Kind::kRows: return with_tokens<F, Kind::kRows>(r, f);
+        case Kind::kBulk: return with_tokens<F, Kind::kBulk>(r, f);
+        default: return with_tokens<F, Kind::kStream>(r, f);
+    }
+}
+
+// One per type of x, each in a source file of its own, so that they compile side by side.
+int launch_half(const Request& r, const Device& device);
+int launch_bfloat16(const Request& r, const Device& device);
+
+}  // namespace awqbench
