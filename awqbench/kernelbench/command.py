@@ -32,7 +32,6 @@ from awqbench.kernelbench.shapes import parse_shapes
 from awqbench.kernelbench.timers import MODES, CpuTimer, GraphTimer
 from awqbench.resources import content
 
-
 SETUP_SHARE = 0.2  # of the budget, that one peer may spend on packing and compiling
 
 

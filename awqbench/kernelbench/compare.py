@@ -17,7 +17,8 @@ DENSE = "cublas"  # the one peer that does not read 4 bits
 @dataclass(frozen=True)
 class Comparison:
     """One problem. `ratios`: a peer's typical time over ours, above 1 is in our favour; `claims`: what may be said
-    (series.claim), `throttled` where the device protected itself. `share` of the memory floor at the measured read bandwidth, `nominal_share` at the nominal one."""
+    (series.claim), or `throttled` where the device protected itself. `share` of the memory floor at the measured read
+    bandwidth, `nominal_share` at the nominal one."""
 
     shape: Shape
     m: int

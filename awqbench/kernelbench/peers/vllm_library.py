@@ -31,7 +31,7 @@ def load() -> str | None:
     try:
         torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except OSError as error:
-        return f"{path} does not load: {str(error).splitlines()[0]}"
+        return f"{path} does not load: {str(error.__cause__ or error).splitlines()[0]}"
     return None
 
 
