@@ -28,8 +28,8 @@ def slug(name: str) -> str:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """The size of the last cache before memory. On a CPU 1 MB: nothing timed there is a measurement."""
-    return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 2**20
+    """The size of the last cache before memory. On a CPU a token: nothing timed there is a measurement."""
+    return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 2**15
 
 
 def versions() -> dict[str, str]:

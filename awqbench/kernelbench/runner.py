@@ -29,7 +29,7 @@ def items(
         [case for case in cases if not tiny and case not in small and case not in last],
     )
     found = [(kernel, case) for stage in stages for kernel in kernels for case in stage]
-    return found + [(kernels[0], case) for case in cases if case in last]
+    return found + [(kernels[0], case) for case in cases if case in last and case not in small]
 
 
 def carry_out(kernel: Implementation, case: Case, device: torch.device) -> Row:

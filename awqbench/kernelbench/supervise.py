@@ -30,7 +30,7 @@ def supervise(
     skip = 0
     while not budget.spent():
         child = subprocess.Popen([*command, *options, "--skip", str(skip)], stdout=subprocess.PIPE, text=True)
-        lines = _lines(child)
+        lines, reader = _lines(child)
         running: dict[str, Any] | None = None
         hung = False
         try:
@@ -56,6 +56,7 @@ def supervise(
         finally:
             child.kill()
             child.wait()
+            reader.join(timeout=10)
         if running is None:
             raise BackendUnavailable(f"the checks did not start: exit status {child.returncode}; see the message above")
         if "kernel" in running:  # a check that began and did not end
@@ -66,16 +67,18 @@ def supervise(
                 return
 
 
-def _lines(child: subprocess.Popen[str]) -> Queue[dict[str, Any] | None]:
-    """The child's messages, then None."""
+def _lines(child: subprocess.Popen[str]) -> tuple[Queue[dict[str, Any] | None], threading.Thread]:
+    """The child's messages, then None; and the thread that reads them."""
     queue: Queue[dict[str, Any] | None] = Queue()
 
     def read() -> None:
         assert child.stdout is not None
-        for line in child.stdout:
-            if line.startswith("{"):
-                queue.put(json.loads(line))
+        with child.stdout as lines:
+            for line in lines:
+                if line.startswith("{") and line.endswith("}\n"):  # others print too, and a killed child half a line
+                    queue.put(json.loads(line))
         queue.put(None)
 
-    threading.Thread(target=read, daemon=True).start()
-    return queue
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    return queue, reader

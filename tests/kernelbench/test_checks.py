@@ -6,7 +6,13 @@ import re
 
 import pytest
 import torch
-from kernelbench_planted import FAULTS, Behind, Faithful, OnlyEightRows, UnwrittenTail  # the module beside this file, by way of conftest.py
+from kernelbench_planted import (
+    FAULTS,
+    Behind,
+    Faithful,
+    OnlyEightRows,
+    UnwrittenTail,
+)  # the module beside this file, by way of conftest.py
 
 from awqbench.kernelbench.cases import small_cases
 from awqbench.kernelbench.checks import CHECKS, Case

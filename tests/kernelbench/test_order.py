@@ -100,7 +100,11 @@ def test_shapes_by_name_and_size() -> None:
 
 @pytest.mark.parametrize(
     ("text", "group", "message"),
-    [("llama", 128, "unknown shape 'llama'"), ("0x64", 32, "unknown shape '0x64'"), ("8x96", 64, "8x96 does not divide")],
+    [
+        ("llama", 128, "unknown shape 'llama'"),
+        ("0x64", 32, "unknown shape '0x64'"),
+        ("8x96", 64, "8x96 does not divide"),
+    ],
 )
 def test_wrong_shapes_are_refused(text: str, group: int, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -72,6 +72,4 @@ def test_geometric_mean_by_hand() -> None:
 @given(st.integers(1, 10**6))
 def test_every_batch_size_has_a_bucket(m: int) -> None:
     assert sum(low <= m <= high for low, high in BUCKETS) == 1
-    assert bucket(m) == {1: "1-16", 17: "17-64", 65: "65-256", 257: "257+"}[
-        max(low for low, _ in BUCKETS if low <= m)
-    ]
+    assert bucket(m) == {1: "1-16", 17: "17-64", 65: "65-256", 257: "257+"}[max(low for low, _ in BUCKETS if low <= m)]
