@@ -40,6 +40,7 @@ class GraphTimer(Timer):
         """See Timer. Raises what capturing raises where a kernel can't be captured."""
         between = torch.zeros(1, device="cuda") if mode == "isolated" else None
         # Warm-up on the stream that captures: what a kernel keeps for each stream is then there, and in no graph.
+        torch.cuda.synchronize()  # inputs and weights come from another stream
         with torch.cuda.stream(self._stream):
             for launch in launches[:3]:
                 launch()

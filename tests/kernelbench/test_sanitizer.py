@@ -53,7 +53,25 @@ def test_the_program_is_run_on_the_small_checks(tmp_path: Path) -> None:
     assert [(row.check, row.status) for row in rows] == [("memcheck", "pass")]
     called = (tmp_path / "calls").read_text()
     assert "--tool memcheck --error-exitcode 23" in called
+    assert "--kernel-name kernel_substring=awqbench" in called
     assert "awqbench.kernelbench.child --tiny" in called
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "detail"),
+    [("", "skip", "so far: 1 checks watched"), ("========= Race reported", "fail", "so far: Race reported")],
+)
+def test_what_was_found_before_the_time_ended_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, status: str, detail: str
+) -> None:
+    monkeypatch.setattr("awqbench.kernelbench.sanitizer.LIMIT", 1.0)
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(
+        f"#!/bin/sh\necho '========= COMPUTE-SANITIZER'\necho '{ROW.strip()}'\necho '{said}'\nexec sleep 30\n"
+    )
+    program.chmod(0o755)
+    (row,) = sanitize(Budget(None), str(program), ("racecheck",))
+    assert (row.status, detail in row.detail) == (status, True), row
 
 
 def test_too_little_time_is_not_begun(tmp_path: Path) -> None:
