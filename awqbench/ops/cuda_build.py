@@ -216,8 +216,19 @@ def _plain(names: list[str]) -> list[str]:
     plain = said.stdout.splitlines()
     if len(plain) != len(names):
         return names
-    plain = [re.sub(r"\(anonymous namespace\)::|awqbench::", "", name).removeprefix("void ") for name in plain]
-    return [re.sub(r"\(.*", "", re.sub(r"\((int|bool)\)", "", name)) for name in plain]
+    return [_short(name) for name in plain]
+
+
+def _short(name: str) -> str:
+    """Without namespaces, casts of template arguments, return type and parameters."""
+    name = re.sub(r"\(anonymous namespace\)::|awqbench::|^void ", "", name)
+    name = re.sub(r"\(\w+\)(?=-?\w)", "", name)
+    depth = 0
+    for at, character in enumerate(name):
+        depth += (character == "<") - (character == ">")
+        if character == "(" and depth == 0:
+            return name[:at]
+    return name
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -48,6 +48,13 @@ def test_the_compiler_s_report_is_read():
     assert second == cuda_build.Resources("gemm.cu", "plain", "80", 8, 0, 0, 0, 0)
 
 
+def test_names_are_shortened_to_what_tells_kernels_apart():
+    long = "void awqbench::gemm_kernel<0, awqbench::Shape<(int)4, (bool)1, awqbench::Ring<3> > >(awqbench::Problem)"
+    assert cuda_build._short(long) == "gemm_kernel<0, Shape<4, 1, Ring<3> > >"
+    assert cuda_build._short("awqbench::(anonymous namespace)::plain(int (*)(int))") == "plain"
+    assert cuda_build._short("_Zunknown") == "_Zunknown"
+
+
 def test_older_compilers_leave_out_what_they_do_not_know():
     assert [len(cuda_build.targets(version)) for version in [(11, 8), (12, 4), (12, 8), (13, 0)]] == [2, 3, 4, 4]
     assert "-gencode=arch=compute_90a,code=sm_90a" in cuda_build.targets((12, 4))
