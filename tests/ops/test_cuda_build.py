@@ -161,6 +161,26 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("forget")
+def test_the_identity_follows_what_would_be_loaded_and_builds_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("AWQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cuda_build, "nvcc", lambda: None)
+    assert cuda_build.identity() == "no nvcc"
+    monkeypatch.setattr(cuda_build, "nvcc", lambda: "nvcc")
+    monkeypatch.setattr(cuda_build, "version_of", lambda program: (13, 0))
+    own = cuda_build.identity()
+    monkeypatch.setattr(cuda_build, "version_of", lambda program: (12, 8))
+    assert cuda_build.identity() != own
+    given = tmp_path / "given.so"
+    monkeypatch.setenv(cuda_build.OVERRIDE, str(given))
+    assert "given.so" in cuda_build.identity()  # is not there
+    given.write_bytes(b"one")
+    first = cuda_build.identity()
+    given.write_bytes(b"two")
+    assert len({own, first, cuda_build.identity()}) == 3
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("forget")
 def test_a_library_that_is_not_ours_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv(cuda_build.OVERRIDE, str(tmp_path / "gone.so"))
     with pytest.raises(BackendUnavailable, match=r"AWQBENCH_CUDA_KERNELS: .*gone\.so"):
