@@ -59,8 +59,9 @@ int64_t tokens_at_once(Request r, const Device& device) {
 }
 
 bool valid(int64_t M, int64_t N, int64_t K, int64_t group) {
-    constexpr int64_t kMost = int64_t{1} << 21;  // so that k tiles fit 16 bits, and rows and bytes of a row 32
-    if (M < 1 || M > 64 || N < 1 || N > (int64_t{1} << 24) || K < 32 || K > kMost || K % 32 != 0) return false;
+    // So that k tiles fit 16 bits, and numbers of tiles 32.
+    constexpr int64_t kMostK = int64_t{1} << 21, kMost = int64_t{1} << 40;
+    if (M < 1 || M > 64 || N < 1 || K < 32 || K > kMostK || K % 32 != 0 || N > kMost / K) return false;
     return group == K || group == 32 ? K % group == 0 : group > 0 && group % 64 == 0 && K % group == 0;
 }
 

@@ -33,9 +33,9 @@ struct ShapeOf<Kind::kTall, 2, TWO> : Shape<4, 4, 2, 2, TWO, 2, true, Registers<
 template <bool TWO>
 struct ShapeOf<Kind::kTall, 4, TWO> : Shape<4, 4, 2, 4, TWO, 1, true, Registers<4, 4, 2, 2, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kTall, 8, TWO> : Shape<2, 8, 1, 8, TWO, 1, false, Registers<2, 8, 1, 4, TWO>> {};
+struct ShapeOf<Kind::kTall, 8, TWO> : Shape<2, 8, 1, 8, TWO, 1, false, Registers<2, 8, 1, 2, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kRows, 1, TWO> : Shape<1, 1, 8, 1, TWO, 4, true, Registers<1, 1, 8, 4, TWO>> {};
+struct ShapeOf<Kind::kRows, 1, TWO> : Shape<1, 1, 8, 1, TWO, 3, true, Registers<1, 1, 8, 4, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kBulk, 1, TWO> : Shape<4, 1, 8, 1, TWO, 2, true, Bulk<4, 1, 8, 3, TWO>> {};
 template <bool TWO>

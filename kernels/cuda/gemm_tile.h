@@ -20,17 +20,18 @@ struct Sums {
     }
 };
 
-// `offset`: the tile's first k in the chunk, in bytes of a row. `block`: the warp's first block of 16 rows within its row
+// `at`: the tile's first k in row 0 of x in shared memory. `block`: the warp's first block of 16 rows within its row
 // tile. ONCE: x's fragments of the whole tile stay in registers for all RB blocks; otherwise each block reads them again.
 template <int D, int RB, int NT, bool TWO, bool ONCE, class Weights>
-AWQBENCH_DEVICE void add_tile(const Weights& weights, int slot, bool second, int block, const InputRows<NT>& rows,
-                              arch::Shared offset, Sums<RB, NT>& sums) {
+AWQBENCH_DEVICE void add_tile(const Problem& p, Weights& weights, int slot, bool second, int block,
+                              const InputRows<NT>& rows, arch::Shared at, Sums<RB, NT>& sums) {
+    const arch::Shared place = rows.place(at);
     uint32_t x[ONCE ? 2 : 1][NT][4];
     if constexpr (ONCE) {
 #pragma unroll
         for (int half = 0; half < 2; ++half)
 #pragma unroll
-            for (int n = 0; n < NT; ++n) rows.load(n, offset + half * 64, x[half][n]);
+            for (int n = 0; n < NT; ++n) rows.load(place, n, half, x[half][n]);
     }
 #pragma unroll
     for (int b = 0; b < RB; ++b) {
@@ -50,7 +51,7 @@ AWQBENCH_DEVICE void add_tile(const Weights& weights, int slot, bool second, int
             }
             if constexpr (!ONCE) {
 #pragma unroll
-                for (int n = 0; n < NT; ++n) rows.load(n, offset + half * 64, x[0][n]);
+                for (int n = 0; n < NT; ++n) rows.load(place, n, half, x[0][n]);
             }
 #pragma unroll
             for (int s = 0; s < 2; ++s) {
@@ -74,6 +75,7 @@ AWQBENCH_DEVICE void add_tile(const Weights& weights, int slot, bool second, int
                 }
             }
         }
+        weights.release(p, slot, b);
     }
 }
 
