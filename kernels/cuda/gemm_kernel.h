@@ -67,7 +67,7 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
                     const int tile = k + d * WK;
                     if (tile < end) {
                         weights.await(d);
-                        add_tile<D, S::RB, S::NT, S::kTwo, S::kOnce>(p, weights, d, 2 * tile + 1 < p.groups, block, rows,
+                        add_tile<D, S::RB, S::NT, S::kTwo, S::kOnce>(weights, d, 2 * tile + 1 < p.groups, block, rows,
                                                                      x + tile * (kTileK * 2), sums);
                         weights.release(p, d);
                     } else {

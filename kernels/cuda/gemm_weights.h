@@ -23,8 +23,8 @@ template <int RB, int WR, int WK, int DEPTH>
 struct FetchCursor {
     Segment segment;
     int k_tile, stop;  // stop: one round past the segment's last
-    uint32_t codes;    // the warp's first block of the tile, in blocks of 16 rows x 64 k
-    uint32_t steps;    // the row tile's first step
+    const uint8_t* codes;  // of the warp's first block in the tile, this lane's 16 bytes
+    uint32_t steps;        // the row tile's first step
 
     AWQBENCH_DEVICE void enter(const Problem& p, int warp_row, int warp_k) {
         int rows = first_row_block<RB, WR>(segment.panel, warp_row);
@@ -34,7 +34,8 @@ struct FetchCursor {
         k_tile = segment.begin + warp_k;
         constexpr int kRound = WK * DEPTH;
         stop = k_tile + (segment.end - segment.begin + kRound - 1) / kRound * kRound;
-        codes = static_cast<uint32_t>(row_tile * p.k_tiles + k_tile) * kBlocks + static_cast<uint32_t>(rows % kBlocks);
+        codes = p.tiles + static_cast<uint64_t>(row_tile * p.k_tiles + k_tile) * kTileBytes + rows % kBlocks * kBlockBytes +
+                static_cast<uint32_t>(arch::thread() % kLanes * 16);
         steps = static_cast<uint32_t>(row_tile * p.groups);
     }
     AWQBENCH_DEVICE FetchCursor(const Problem& p, const Segment& first, int warp_row, int warp_k) : segment(first) {
@@ -44,13 +45,12 @@ struct FetchCursor {
     AWQBENCH_DEVICE bool here() const { return k_tile < segment.end; }  // never where not valid: end is 0 then
     AWQBENCH_DEVICE void advance(const Problem& p, int warp_row, int warp_k) {
         k_tile += WK;
-        codes += WK * kBlocks;
+        codes += WK * kTileBytes;
         if (k_tile == stop) {
             segment.next(p);
             if (segment.valid()) enter(p, warp_row, warp_k);
         }
     }
-    AWQBENCH_DEVICE const uint8_t* codes_at(const Problem& p) const { return p.tiles + static_cast<uint64_t>(codes) * kBlockBytes; }
     AWQBENCH_DEVICE const uint8_t* step_at(const Problem& p, int group) const {
         return p.steps + static_cast<uint64_t>(steps + static_cast<uint32_t>(group)) * kStepBytes;
     }
@@ -86,45 +86,46 @@ struct RegisterWeights {
 #pragma unroll
         for (int d = 0; d < DEPTH; ++d) {
 #pragma unroll
-            for (int b = 0; b < RB; ++b) fetch_codes(p, d, b);
+            for (int b = 0; b < RB; ++b) fetch_codes(d, b);
             fetch_steps(p, d);
         }
     }
-    AWQBENCH_DEVICE void fetch_codes(const Problem& p, int d, int b) {
+    AWQBENCH_DEVICE void fetch_codes(int d, int b) {
         if (cursor.here())
-            slots[d].codes[b] = arch::load_once(cursor.codes_at(p) + (b * kLanes + arch::thread() % kLanes) * 16, policy);
+            slots[d].codes[b] = arch::load_once(cursor.codes + b * kBlockBytes, policy);
     }
     AWQBENCH_DEVICE void fetch_steps(const Problem& p, int d) {
         if (cursor.here()) {
-            const int lane = arch::thread() % kLanes;
+            const uint32_t lane = static_cast<uint32_t>(arch::thread()) % kLanes;
             int group[kGroups];
             groups_of<TWO>(p, cursor.k_tile, group);
 #pragma unroll
             for (int i = 0; i < kGroups; ++i) {
-                const uint8_t* const step = cursor.step_at(p, group[i]);
-                slots[d].scales[i] = arch::load_word(step + lane * 4);
-                slots[d].zeros[i] = arch::load_word(step + kScaleBytes + lane % 8 * 4);
+                // Two loads from one address: words 0 to 31 and words 8 to 39, of which the last 8 lanes bring the zeros.
+                const uint8_t* const step = cursor.step_at(p, group[i]) + lane * 4;
+                slots[d].scales[i] = arch::load_word(step);
+                slots[d].zeros[i] = arch::load_word(step + kZeroBytes);
             }
         }
         if (cursor.valid()) cursor.advance(p, warp_row, warp_k);
     }
     AWQBENCH_DEVICE void await(int) {}
     AWQBENCH_DEVICE arch::Word4 codes(int d, int b) const { return slots[d].codes[b]; }
-    // Scales of rows g (low half) and g + 8, and the zero byte, of block `b` of the row tile.
+    // Scales of rows g (low half) and g + 8, and the zero byte in both halves, of block `b` of the row tile.
     AWQBENCH_DEVICE uint32_t scales(int d, int i, int b, int) const {
         return arch::shuffle(slots[d].scales[i], b * 8 + arch::thread() % kLanes / 4);
     }
     AWQBENCH_DEVICE uint32_t zeros(int d, int i, int b, int) const {
         const int g = arch::thread() % kLanes / 4;
-        return arch::shuffle(slots[d].zeros[i], b * 2 + g / 4) >> (g % 4 * 8) & 0xffu;
+        return arch::byte_twice(arch::shuffle(slots[d].zeros[i], kLanes - 8 + b * 2 + g / 4), g % 4);
     }
     // Block b of a slot has been decoded: its registers take the next tile's block while the others are still in use.
-    AWQBENCH_DEVICE void release(const Problem& p, int d, int b) { fetch_codes(p, d, b); }
+    AWQBENCH_DEVICE void release(int d, int b) { fetch_codes(d, b); }
     AWQBENCH_DEVICE void release(const Problem& p, int d) { fetch_steps(p, d); }
     // A round without a tile.
     AWQBENCH_DEVICE void skip(const Problem& p, int d) {
 #pragma unroll
-        for (int b = 0; b < RB; ++b) fetch_codes(p, d, b);
+        for (int b = 0; b < RB; ++b) fetch_codes(d, b);
         fetch_steps(p, d);
     }
 };
@@ -171,7 +172,7 @@ struct BulkWeights {
             groups_of<TWO>(p, cursor.k_tile, group);
             const int steps = (TWO && group[1] != group[0] ? 2 : 1) * kStepBytes;  // groups of a tile follow each other
             arch::barrier_expect(barrier, kCodeBytes + steps);
-            arch::bulk_copy(to, cursor.codes_at(p), kCodeBytes, barrier, policy);
+            arch::bulk_copy(to, cursor.codes, kCodeBytes, barrier, policy);
             arch::bulk_copy(to + kCodeBytes, cursor.step_at(p, group[0]), steps, barrier, policy);
         }
         fetch_slot = fetch_slot + 1 == SLOTS ? 0 : fetch_slot + 1;
@@ -185,12 +186,12 @@ struct BulkWeights {
         return arch::load_shared(step(i, group) + (b * 8 + arch::thread() % kLanes / 4) * 4);
     }
     AWQBENCH_DEVICE uint32_t zeros(int, int i, int b, int group) const {
-        return arch::load_shared_byte(step(i, group) + kScaleBytes + b * 8 + arch::thread() % kLanes / 4);
+        return twice(arch::load_shared_byte(step(i, group) + kScaleBytes + b * 8 + arch::thread() % kLanes / 4));
     }
     AWQBENCH_DEVICE arch::Shared step(int i, int second) const {
         return ring + slot * kSlotBytes + kCodeBytes + (i != 0 && second ? kStepBytes : 0);
     }
-    AWQBENCH_DEVICE void release(const Problem&, int, int) {}
+    AWQBENCH_DEVICE void release(int, int) {}
     AWQBENCH_DEVICE void release(const Problem& p, int) {
         arch::sync_warp();  // all lanes have read the slot
         slot = slot + 1 == SLOTS ? 0 : slot + 1;
