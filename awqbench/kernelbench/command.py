@@ -19,12 +19,12 @@ from awqbench.kernelbench import machine, peers, plan, supervise
 from awqbench.kernelbench.bench import DeviceLost, Settings, benchmark
 from awqbench.kernelbench.budget import Budget
 from awqbench.kernelbench.ceilings import measure_ceilings
-from awqbench.kernelbench.compare import averages, compare
+from awqbench.kernelbench.compare import averages, best_variants, compare
 from awqbench.kernelbench.implementation import Implementation
 from awqbench.kernelbench.ours import our_kernels
 from awqbench.kernelbench.outcome import Row, summary
 from awqbench.kernelbench.problem import DTYPES
-from awqbench.kernelbench.report import averages_lines, measurement_lines
+from awqbench.kernelbench.report import averages_lines, measurement_lines, variant_lines
 from awqbench.kernelbench.results import Measurement, Session, load, save
 from awqbench.kernelbench.runner import items, run_here
 from awqbench.kernelbench.sanitizer import sanitize
@@ -122,7 +122,7 @@ def bench_session(options: BenchOptions, device: torch.device, quiet: bool = Fal
         for name, note in told.items():
             print(f"{name}: {note}")
         print(f"ceilings: {session.ceilings}", flush=True)
-    timer = GraphTimer() if device.type == "cuda" else CpuTimer()
+    timer = GraphTimer(device) if device.type == "cuda" else CpuTimer()
     session.clock = timer.clock
     patience = budget.left() * SETUP_SHARE
     settings = Settings(machine.cache_bytes(device), options.runs, setup_limit=patience)
@@ -147,6 +147,14 @@ def _told(path: Path, session: Session, quiet: bool) -> dict[str, Any]:
         found["averages"][f"{dtype}, {mode}"] = [asdict(each) for each in chosen]
         if not quiet:
             print("\n".join([f"\n{dtype}, {mode}: a peer's time over ours", *averages_lines(chosen)]))
+    if any("/" in each.contender for each in session.measurements):
+        best = best_variants(session.measurements)
+        found["best_variants"] = [
+            {"n": shape.n, "k": shape.k, "group": shape.group, "m": m, "dtype": dtype, "mode": mode, **asdict(each)}
+            for (shape, m, dtype, mode), each in best.items()
+        ]
+        if not quiet:
+            print("\n".join(["\nbest of our variants:", *variant_lines(best)]))
     if not quiet:
         print(f"\n{path}: {'complete' if session.complete else 'the budget ended first'}")
     return found

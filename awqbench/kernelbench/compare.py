@@ -92,14 +92,23 @@ def averages(comparisons: Sequence[Comparison]) -> list[Average]:
     return found
 
 
-def best_variants(measurements: Iterable[Measurement]) -> dict[tuple[Shape, int, str, str], tuple[str, float]]:
-    """For each problem our fastest variant and its typical time."""
-    found: dict[tuple[Shape, int, str, str], tuple[str, float]] = {}
+@dataclass(frozen=True)
+class Best:
+    """Our fastest variant on a problem and its typical time, beside that of the default."""
+
+    variant: str
+    us: float
+    default_us: float | None
+
+
+def best_variants(measurements: Iterable[Measurement]) -> dict[tuple[Shape, int, str, str], Best]:
+    """For each problem that one of ours was timed on."""
+    found: dict[tuple[Shape, int, str, str], Best] = {}
     for problem, measured in by_problem(measurements).items():
         times = {name: each.series.typical for name, each in measured.items() if not _is_peer(each) and each.series}
         if times:
             name = min(times, key=lambda each: times[each])
-            found[problem] = (name, times[name])
+            found[problem] = Best(name, times[name], times.get(OURS))
     return found
 
 

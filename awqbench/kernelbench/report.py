@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from awqbench.kernelbench.compare import OURS, Average
+from awqbench.kernelbench.compare import OURS, Average, Best
 from awqbench.kernelbench.floors import dense_bytes, memory_share, microseconds, packed_bytes
+from awqbench.kernelbench.problem import Shape
 from awqbench.kernelbench.results import Measurement, Session
 from awqbench.kernelbench.series import claim
 from awqbench.kernelbench.shapes import layer_name
@@ -48,3 +49,10 @@ def averages_lines(averages: Sequence[Average]) -> Iterable[str]:
             f"  M {each.bucket:7} {each.peer:12} {each.mean:5.2f} geometric mean, worst {each.worst:.2f} at"
             f" {each.worst_at}; faster may be said for {each.faster} of {each.problems}"
         )
+
+
+def variant_lines(best: Mapping[tuple[Shape, int, str, str], Best]) -> Iterable[str]:
+    """A line per problem: what the default should choose there."""
+    for (shape, m, dtype, mode), each in best.items():
+        default = f", the default takes {each.default_us:.2f}" if each.default_us else ""
+        yield f"  {layer_name(shape)} {shape} M={m} {dtype} {mode}: {each.variant} {each.us:.2f} us{default}"

@@ -33,12 +33,13 @@ class GraphTimer(Timer):
 
     clock = "CUDA graph, events"
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def prepare(self, launches: Sequence[Launch], mode: str) -> Callable[[int], list[float]]:
         """See Timer. Raises what capturing raises where a kernel can't be captured."""
-        between = torch.zeros(1, device="cuda") if mode == "isolated" else None
+        between = torch.zeros(1, device=self._device) if mode == "isolated" else None
         # Warm-up on the stream that captures: what a kernel keeps for each stream is then there, and in no graph.
         torch.cuda.synchronize()  # inputs and weights come from another stream
         with torch.cuda.stream(self._stream):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from awqbench.errors import BackendUnavailable
-from awqbench.ops import cuda_build, cuda_layout
+from awqbench.ops import cuda_layout
 from awqbench.ops.cuda_workspace import Workspaces
 from awqbench.ops.dequantize import dequantize_rows
 from awqbench.ops.layout import BYTE
@@ -45,7 +45,9 @@ class _Functions:
 
 @cache
 def _functions() -> _Functions:
-    return _Functions(cuda_build.library())
+    from awqbench.ops.cuda_build import library  # `python -m` runs that module: importing it here would load it twice
+
+    return _Functions(library())
 
 
 def variants() -> list[str]:

@@ -39,6 +39,7 @@ PTX = "80"
 # Hidden symbols: those of the static CUDA runtime must not be replaced by the runtime that torch has loaded.
 FLAGS = ("-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-fvisibility=hidden")
 LINK_FLAGS = ("-shared", "-cudart", "static", "-Xlinker", "--exclude-libs=ALL")
+BUILD = "python -m awqbench.ops.cuda_build --out FILE.so"
 HINT = "install the CUDA toolkit, or: pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm"
 
 
@@ -108,12 +109,29 @@ def _located() -> tuple[ctypes.CDLL, Path]:
         raise BackendUnavailable(
             f"no nvcc for the CUDA kernels ({HINT}; or set {OVERRIDE} to a library built elsewhere)"
         )
-    version = version_of(program)
     try:
-        name = f"w4a16-cuda-{digest((FLAGS, LINK_FLAGS, targets(version), version), sources())}.so"
+        name = _name(version_of(program))
         return cached(name, lambda built: compile_library(program, built)), cache_dir("kernels") / name
     except (OSError, UserError) as error:
         raise BackendUnavailable(f"the CUDA kernels cannot be built: {error}") from None
+
+
+def _name(version: tuple[int, int]) -> str:
+    return f"w4a16-cuda-{digest((FLAGS, LINK_FLAGS, targets(version), version), sources())}.so"
+
+
+def identity() -> str:
+    """A hash of what `library()` would load, sources and compiler or the file given, or why none. Builds nothing.
+
+    What was measured with one kernel says nothing of another, so a result's key depends on it.
+    """
+    try:
+        if given := os.environ.get(OVERRIDE):
+            return digest(OVERRIDE, [Path(given)])
+        program = nvcc()
+        return "no nvcc" if program is None else _name(version_of(program))
+    except (BackendUnavailable, OSError) as error:
+        return str(error)
 
 
 def library() -> ctypes.CDLL:
@@ -216,8 +234,19 @@ def _plain(names: list[str]) -> list[str]:
     plain = said.stdout.splitlines()
     if len(plain) != len(names):
         return names
-    plain = [re.sub(r"\(anonymous namespace\)::|awqbench::", "", name).removeprefix("void ") for name in plain]
-    return [re.sub(r"\(.*", "", re.sub(r"\((int|bool)\)", "", name)) for name in plain]
+    return [_short(name) for name in plain]
+
+
+def _short(name: str) -> str:
+    """Without namespaces, casts of template arguments, return type and parameters."""
+    name = re.sub(r"\(anonymous namespace\)::|awqbench::|^void ", "", name)
+    name = re.sub(r"\(\w+\)(?=-?\w)", "", name)
+    depth = 0
+    for at, character in enumerate(name):
+        depth += (character == "<") - (character == ">")
+        if character == "(" and depth == 0:
+            return name[:at]
+    return name
 
 
 def main(arguments: list[str] | None = None) -> int:

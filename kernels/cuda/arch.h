@@ -41,6 +41,10 @@ AWQBENCH_DEVICE void sync_block() { __syncthreads(); }
 AWQBENCH_DEVICE void sync_warp() { __syncwarp(); }
 AWQBENCH_DEVICE uint32_t shuffle(uint32_t value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 AWQBENCH_DEVICE uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
+// One byte of a word in both of its halves: 0x00bb00bb.
+AWQBENCH_DEVICE uint32_t byte_twice(uint32_t word, int byte) {
+    return __byte_perm(word, 0, 0x4040u + 0x0101u * static_cast<uint32_t>(byte));
+}
 // The same value in all lanes, told to the compiler: what depends on it goes to uniform registers and branches.
 AWQBENCH_DEVICE int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
 

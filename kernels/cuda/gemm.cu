@@ -41,9 +41,9 @@ Request request_of(int64_t M, int64_t N, int64_t K, int64_t group, int variant, 
     r.K = K;
     r.group = group;
     const Variant& v = kVariants[variant == 0 ? choose(M, N) : variant];
-    r.kind = v.kind == Kind::kBulk && device.major < 9 ? Kind::kStream : v.kind;
+    r.kind = v.kind == Kind::kBulk && !device.bulk ? Kind::kStream : v.kind;
     r.whole_panels = v.whole_panels;
-    r.overlap = v.overlap && device.major >= 9;
+    r.overlap = v.overlap && device.bulk;
     return r;
 }
 
@@ -59,8 +59,9 @@ int64_t tokens_at_once(Request r, const Device& device) {
 }
 
 bool valid(int64_t M, int64_t N, int64_t K, int64_t group) {
-    constexpr int64_t kMost = int64_t{1} << 21;  // so that k tiles fit 16 bits, and rows and bytes of a row 32
-    if (M < 1 || M > 64 || N < 1 || N > (int64_t{1} << 24) || K < 32 || K > kMost || K % 32 != 0) return false;
+    // So that k tiles fit 16 bits, and numbers of tiles 31.
+    constexpr int64_t kMostK = int64_t{1} << 21, kMost = int64_t{1} << 40;
+    if (M < 1 || M > 64 || N < 1 || K < 32 || K > kMostK || K % 32 != 0 || N > kMost / K) return false;
     return group == K || group == 32 ? K % group == 0 : group > 0 && group % 64 == 0 && K % group == 0;
 }
 

@@ -6,7 +6,10 @@
 namespace awqbench {
 
 struct Device {
-    int processors = 0, shared_per_block = 0, shared_per_sm = 0, major = 0;
+    int processors = 0, shared_per_block = 0, shared_per_sm = 0;
+    // The kernels that this device runs were compiled for Hopper or later: with bulk copies and early launches. Code for
+    // an older chip, translated by the driver, has neither, whatever the device.
+    bool bulk = false;
 };
 
 }  // namespace awqbench
@@ -21,6 +24,8 @@ struct Device {
 namespace awqbench {
 
 constexpr int kInvalidValue = cudaErrorInvalidValue;
+
+static __global__ void probe() {}  // compiled with the kernels and for the same chips
 
 // Attributes never change, and asking takes longer than launching: asked once. Only complete answers are kept.
 inline int device_of(int index, Device* device) {
@@ -37,10 +42,19 @@ inline int device_of(int index, Device* device) {
         int* value;
     } questions[] = {{cudaDevAttrMultiProcessorCount, &d.processors},
                      {cudaDevAttrMaxSharedMemoryPerBlockOptin, &d.shared_per_block},
-                     {cudaDevAttrMaxSharedMemoryPerMultiprocessor, &d.shared_per_sm},
-                     {cudaDevAttrComputeCapabilityMajor, &d.major}};
+                     {cudaDevAttrMaxSharedMemoryPerMultiprocessor, &d.shared_per_sm}};
     for (const auto& q : questions)
         if (const int error = cudaDeviceGetAttribute(q.value, q.attribute, index)) return error;
+    int current = 0;
+    if (const int error = cudaGetDevice(&current)) return error;
+    if (current != index)
+        if (const int error = cudaSetDevice(index)) return error;
+    cudaFuncAttributes compiled{};
+    const int error = cudaFuncGetAttributes(&compiled, probe);
+    if (current != index)
+        if (const int back = cudaSetDevice(current)) return back;
+    if (error) return error;
+    d.bulk = compiled.ptxVersion >= 90;
     int unknown = 0;
     if (index >= 0 && index < kKept && known[index].compare_exchange_strong(unknown, 1)) {
         kept[index] = d;

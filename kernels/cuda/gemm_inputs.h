@@ -1,7 +1,7 @@
 // x in shared memory, and from there the B fragments of mma.m16n8k16.
 //
 // A chunk of x is M rows of `chunk` k tiles, a row padded by 16 bytes so that the eight rows of an 8x8 matrix lie in
-// different banks. Tokens beyond M aren't stored: their lanes read 16 bytes of zeros. K beyond the end is filled with
+// different banks. K beyond the end is filled with
 // zeros, since padded weights are (0 - zero point), not 0.
 #pragma once
 
@@ -13,7 +13,6 @@ namespace awqbench {
 constexpr int kZeroRowBytes = 16;
 
 AWQBENCH_HD int x_row_bytes(int chunk) { return chunk * kTileK * 2 + 16; }
-AWQBENCH_HD int x_chunk_bytes(int M, int chunk) { return M * x_row_bytes(chunk); }
 
 // All threads of a block: x[:, from k tile `begin`, `count` tiles] to `to`. There after copies_wait and a barrier.
 AWQBENCH_DEVICE void stage_x(const Problem& p, arch::Shared to, int begin, int count, int threads) {
@@ -43,24 +42,43 @@ AWQBENCH_DEVICE void stage_x(const Problem& p, arch::Shared to, int begin, int c
     }
 }
 
+// Rows of shared memory that a chunk takes. A kernel for 8 tokens stores those there are; wider ones store all they could
+// have, zeros where there is none: addresses are then the same for all lanes but for one term.
+template <int NT>
+AWQBENCH_HD constexpr int x_rows(int M) {
+    return NT == 1 ? M : 8 * NT;
+}
+
+// Zeros to the rows of tokens that don't exist; they stay, chunks are staged around them. `buffers` follow each other.
+template <int NT>
+AWQBENCH_DEVICE void clear_missing_rows(const Problem& p, arch::Shared to, int buffers, int threads) {
+    const int row_pieces = x_row_bytes(p.chunk) / 16, missing = x_rows<NT>(p.M) - p.M;
+    for (int buffer = 0; buffer < buffers; ++buffer) {
+        const arch::Shared first = to + (buffer * x_rows<NT>(p.M) + p.M) * row_pieces * 16;
+        for (int i = arch::thread(); i < missing * row_pieces; i += threads) arch::store_shared4(first + i * 16, {});
+    }
+}
+
 // Where a lane reads its rows: lane 8 i + j gives row (token) j of the 8 k's i.
 template <int NT>
 struct InputRows {
-    arch::Shared first[NT];
-    uint32_t mask[NT];  // of the offset along k: 0 for the row of zeros
+    arch::Shared first;  // relative to a chunk; for NT == 1 and no token here: the zeros
+    uint32_t mask;       // of offsets: 0 for the zeros
+    int next;            // bytes from one group of 8 tokens to the next
 
     AWQBENCH_DEVICE InputRows(int M, int chunk, arch::Shared zeros) {
-        const int lane = arch::thread() % kLanes;
-#pragma unroll
-        for (int n = 0; n < NT; ++n) {
-            const int token = 8 * n + lane % 8;
-            mask[n] = token < M ? 0xffffffffu : 0u;
-            first[n] = token < M ? static_cast<uint32_t>(token * x_row_bytes(chunk) + lane / 8 * 16) : zeros;
-        }
+        const int lane = arch::thread() % kLanes, token = lane % 8;
+        const bool there = NT > 1 || token < M;
+        mask = there ? 0xffffffffu : 0u;
+        first = there ? static_cast<uint32_t>(token * x_row_bytes(chunk) + lane / 8 * 16) : zeros;
+        next = 8 * x_row_bytes(chunk);
     }
-    // The B fragments of two steps of 16 k: {b0, b1} of the first, {b0, b1} of the second.
-    AWQBENCH_DEVICE void load(int n, uint32_t offset, uint32_t (&b)[4]) const {
-        arch::load_matrices(first[n] + (offset & mask[n]), b);
+    // `at`: a tile's first k in row 0 of a chunk.
+    AWQBENCH_DEVICE arch::Shared place(arch::Shared at) const { return first + (NT > 1 ? at : at & mask); }
+    // From that place, the B fragments of two steps of 16 k: {b0, b1} of the first, {b0, b1} of the second.
+    AWQBENCH_DEVICE void load(arch::Shared place, int n, int half, uint32_t (&b)[4]) const {
+        // The second half of a tile of zeros is the same 16 bytes.
+        arch::load_matrices(place + n * next + (NT > 1 ? half * 64u : half * 64u & mask), b);
     }
 };
 

@@ -26,7 +26,7 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
     constexpr int WK = S::WK, kDepth = S::Weights::kDepth;
     const int warp = arch::uniform(arch::thread() / kLanes), warp_row = warp / WK, warp_k = warp % WK;
     const arch::Shared shared = arch::shared_memory();
-    Segment segment = first_segment(arch::block(), arch::grid(), p.panels, p.k_tiles);
+    Segment segment = first_segment(p, arch::block());
     // Weights are nobody's output: they set out before the kernel in front of this one has finished.
     typename S::Weights weights(p, segment, warp_row, warp_k, shared + S::kRingAt);
     arch::let_next_kernel_start();
@@ -34,15 +34,16 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
     arch::wait_for_previous_kernel();
 
     const InputRows<S::NT> rows(p.M, p.chunk, shared);
-    const int chunk_bytes = x_chunk_bytes(p.M, p.chunk);
+    const int chunk_bytes = x_rows<S::NT>(p.M) * x_row_bytes(p.chunk);
     arch::Shared inputs = shared + S::kInputsAt, other = inputs + (p.resident ? 0 : chunk_bytes);
     const auto count = [&](int begin, int end) { return end - begin < p.chunk ? end - begin : p.chunk; };
+    clear_missing_rows<S::NT>(p, inputs, p.resident ? 1 : 2, S::kThreads);
     if (p.resident)
         stage_x(p, inputs, 0, p.k_tiles, S::kThreads);
     else
         stage_x(p, inputs, segment.begin, count(segment.begin, segment.end), S::kThreads);
 
-    for (bool first = true; segment.valid(); segment.next(), first = false) {
+    for (bool first = true; segment.valid(); segment.next(p), first = false) {
         Sums<S::RB, S::NT> sums;
         sums.clear();
         const int block = first_row_block<S::RB, S::WR>(segment.panel, warp_row) % kBlocks;
@@ -54,26 +55,24 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
                 Segment next = segment;
                 int from = end;
                 if (end == segment.end) {
-                    next.next();
+                    next.next(p);
                     from = next.begin;
                 }
                 if (next.valid()) stage_x(p, other, from, count(from, next.end), S::kThreads);
             }
             const arch::Shared x = inputs - (p.resident ? 0 : begin) * (kTileK * 2);
-            InputRows<S::NT> here = rows;
-#pragma unroll
-            for (int n = 0; n < S::NT; ++n) here.first[n] += x & here.mask[n];
             for (int k = begin + warp_k; k - warp_k < end; k += S::kRound) {
 #pragma unroll
                 for (int d = 0; d < kDepth; ++d) {
                     const int tile = k + d * WK;
                     if (tile < end) {
                         weights.await(d);
-                        add_tile<D, S::RB, S::NT, S::kTwo, S::kOnce>(weights, d, 2 * tile + 1 < p.groups, block, here,
-                                                                     tile * (kTileK * 2), sums);
-                        if constexpr (S::Weights::kSkips) weights.release(p, d);
+                        add_tile<D, S::RB, S::NT, S::kTwo, S::kOnce>(weights, d, 2 * tile + 1 < p.groups, block, rows,
+                                                                     x + tile * (kTileK * 2), sums);
+                        weights.release(p, d);
+                    } else {
+                        weights.skip(p, d);
                     }
-                    if constexpr (!S::Weights::kSkips) weights.release(p, d);
                 }
             }
             if (!p.resident) {

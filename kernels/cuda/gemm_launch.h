@@ -27,7 +27,7 @@ struct Plan {
 template <class S>
 Plan plan_for(const Request& r, const Device& device) {
     Plan plan;
-    const int k_tile_count = static_cast<int>(k_tiles(r.K)), M = static_cast<int>(r.M);
+    const int k_tile_count = static_cast<int>(k_tiles(r.K)), rows = x_rows<S::NT>(static_cast<int>(r.M));
     const int64_t panels = ceil_div(row_tiles(r.N) * kBlocks, S::kPanelBlocks), units = panels * k_tile_count;
     constexpr int kReserved = 1024;  // of every block, by the system
     int room = device.shared_per_sm / S::kBlocksPerSm - kReserved;
@@ -40,18 +40,18 @@ Plan plan_for(const Request& r, const Device& device) {
     const int64_t share = ceil_div(units, blocks);
     plan.blocks = static_cast<int>(blocks);
 
-    plan.resident = share >= k_tile_count && x_chunk_bytes(M, k_tile_count) <= room;
+    plan.resident = share >= k_tile_count && rows * x_row_bytes(k_tile_count) <= room;
     if (plan.resident) {
         plan.chunk = k_tile_count;
     } else {
         const int longest = static_cast<int>(share < k_tile_count ? share : k_tile_count);
-        const int per_row = room / 2 / M - 16;  // a padded row takes 16 bytes more than its tiles
+        const int per_row = room / 2 / rows - 16;  // a padded row takes 16 bytes more than its tiles
         int rounds = per_row < 0 ? 0 : per_row / (S::kRound * kTileK * 2);
         if (rounds > ceil_div(longest, S::kRound)) rounds = static_cast<int>(ceil_div(longest, S::kRound));
         plan.chunk = rounds * S::kRound;
     }
     plan.fits = plan.chunk > 0;
-    plan.shared_bytes = S::kInputsAt + (plan.resident ? 1 : 2) * x_chunk_bytes(M, plan.chunk);
+    plan.shared_bytes = S::kInputsAt + (plan.resident ? 1 : 2) * rows * x_row_bytes(plan.chunk);
     plan.workspace_bytes = kCounterBytes + (r.whole_panels ? 0 : 2 * blocks * S::kPanelBytes);
     return plan;
 }
@@ -76,9 +76,11 @@ int launch(const Request& r, const Device& device) {
     p.k_tiles = static_cast<int>(k_tiles(r.K));
     p.panels = static_cast<int>(ceil_div(static_cast<int64_t>(p.row_tiles) * kBlocks, S::kPanelBlocks));
     p.groups = static_cast<int>(r.K / r.group);
+    p.share = p.panels * p.k_tiles / plan.blocks;
+    p.extra = p.panels * p.k_tiles % plan.blocks;
     // One group per row may end within a tile; all others of 64 and more end with one.
-    p.group_tiles = r.group == 32 ? 0 : static_cast<int>(k_tiles(r.group));
-    p.division = p.group_tiles < 2 ? 0 : static_cast<uint32_t>((int64_t{1} << 32) / p.group_tiles + 1);
+    const int64_t group_tiles = k_tiles(r.group);
+    p.division = group_tiles < 2 ? 0 : static_cast<uint32_t>((int64_t{1} << 32) / group_tiles + 1);
     p.chunk = plan.chunk;
     p.resident = plan.resident;
     p.aligned = reinterpret_cast<uintptr_t>(r.x) % 16 == 0 && r.x_stride % 8 == 0;

@@ -54,8 +54,7 @@ AWQBENCH_DEVICE void finish(const Problem& p, const Segment& segment, bool first
         }
     arch::sync_block();
 
-    const int blocks = arch::grid(), panel_row = segment.panel * WR * RB * kBlockRows;
-    const int64_t units = static_cast<int64_t>(p.panels) * p.k_tiles, from = static_cast<int64_t>(segment.panel) * p.k_tiles;
+    const int panel_row = segment.panel * WR * RB * kBlockRows, from = segment.panel * p.k_tiles;
     arch::Float4* const slots = static_cast<arch::Float4*>(p.partials);
     arch::Float4* const slot = slots + (2 * static_cast<int64_t>(arch::block()) + (first_of_block ? 0 : 1)) * kPanel;
     for (int i = arch::thread(); i < kPanel; i += kThreads) {
@@ -65,14 +64,14 @@ AWQBENCH_DEVICE void finish(const Problem& p, const Segment& segment, bool first
         arch::Float4 v = arch::load_shared_floats(at);
 #pragma unroll
         for (int k = 1; k < WK; ++k) add(v, arch::load_shared_floats(at + k * kWarp * 16));
-        if (segment.whole())
+        if (segment.whole(p))
             fragment.template store<D>(p, v);
         else
             arch::store_partial(slot + i, v);
     }
-    if (segment.whole()) return;
+    if (segment.whole(p)) return;
 
-    const int first = block_of(from, blocks, units), last = block_of(from + p.k_tiles - 1, blocks, units);
+    const int first = block_of(p, from), last = block_of(p, from + p.k_tiles - 1);
     arch::fence();
     arch::sync_block();
     if (arch::thread() == 0) {
@@ -84,7 +83,7 @@ AWQBENCH_DEVICE void finish(const Problem& p, const Segment& segment, bool first
     if (arch::load_shared(flag) != static_cast<uint32_t>(last - first)) return;
     arch::fence();
     // Only the first of a panel's blocks can have come from another panel before: this one is its second segment.
-    const int first_slot = 2 * first + (first_unit(first, blocks, units) < from ? 1 : 0);
+    const int first_slot = 2 * first + (first_unit(p, first) < from ? 1 : 0);
     for (int i = arch::thread(); i < kPanel; i += kThreads) {
         const Fragment<NT> fragment(panel_row, i);
         if (fragment.token >= p.M) continue;

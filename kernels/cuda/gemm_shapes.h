@@ -21,29 +21,41 @@ using Bulk = BulkWeights<RB, WR, WK, SLOTS, TWO>;
 template <Kind KIND, int NT, bool TWO>
 struct ShapeOf;
 template <bool TWO>
-struct ShapeOf<Kind::kStream, 1, TWO> : Shape<4, 1, 8, 1, TWO, 2, true, Registers<4, 1, 8, 2, TWO>> {};
+struct ShapeOf<Kind::kStream, 1, TWO>
+    : Shape<4, 1, 8, 1, TWO, 2, true, Registers<4, 1, 8, TWO ? 1 : 2, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kStream, 2, TWO> : Shape<4, 1, 8, 2, TWO, 2, true, Registers<4, 1, 8, 1, TWO>> {};
+struct ShapeOf<Kind::kStream, 2, TWO>
+    : Shape<2, 2, 4, 2, TWO, TWO ? 1 : 2, true, Registers<2, 2, 4, TWO ? 4 : 3, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kStream, 4, TWO> : Shape<4, 1, 8, 4, TWO, 1, true, Registers<4, 1, 8, 2, TWO>> {};
+struct ShapeOf<Kind::kStream, 4, TWO>
+    : Shape<2, 2, 4, 4, TWO, 1, false, Registers<2, 2, 4, TWO ? 2 : 4, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kStream, 8, TWO> : Shape<2, 2, 4, 8, TWO, 1, false, Registers<2, 2, 4, 2, TWO>> {};
+struct ShapeOf<Kind::kStream, 8, TWO>
+    : Shape<TWO ? 1 : 2, TWO ? 4 : 2, TWO ? 2 : 4, 8, TWO, 1, false, Registers<TWO ? 1 : 2, TWO ? 4 : 2, TWO ? 2 : 4, 2, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kTall, 2, TWO> : Shape<4, 4, 2, 2, TWO, 2, true, Registers<4, 4, 2, 1, TWO>> {};
+struct ShapeOf<Kind::kTall, 2, TWO>
+    : Shape<2, 8, 1, 2, TWO, 2, true, Registers<2, 8, 1, TWO ? 2 : 3, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kTall, 4, TWO> : Shape<4, 4, 2, 4, TWO, 1, true, Registers<4, 4, 2, 2, TWO>> {};
+struct ShapeOf<Kind::kTall, 4, TWO>
+    : Shape<2, 8, 1, 4, TWO, 1, false, Registers<2, 8, 1, TWO ? 2 : 4, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kTall, 8, TWO> : Shape<2, 8, 1, 8, TWO, 1, false, Registers<2, 8, 1, 4, TWO>> {};
+struct ShapeOf<Kind::kTall, 8, TWO>
+    : Shape<TWO ? 1 : 2, 8, 1, 8, TWO, 1, false, Registers<TWO ? 1 : 2, 8, 1, 2, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kRows, 1, TWO> : Shape<1, 1, 8, 1, TWO, 4, true, Registers<1, 1, 8, 4, TWO>> {};
+struct ShapeOf<Kind::kRows, 1, TWO>
+    : Shape<1, 1, 8, 1, TWO, 3, true, Registers<1, 1, 8, TWO ? 2 : 3, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kBulk, 1, TWO> : Shape<4, 1, 8, 1, TWO, 2, true, Bulk<4, 1, 8, 3, TWO>> {};
+struct ShapeOf<Kind::kBulk, 1, TWO>
+    : Shape<4, 1, 8, 1, TWO, 2, true, Bulk<4, 1, 8, 3, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kBulk, 2, TWO> : Shape<4, 1, 8, 2, TWO, 2, true, Bulk<4, 1, 8, 3, TWO>> {};
+struct ShapeOf<Kind::kBulk, 2, TWO>
+    : Shape<2, 2, 4, 2, TWO, 2, true, Bulk<2, 2, 4, 5, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kBulk, 4, TWO> : Shape<4, 1, 8, 4, TWO, 1, true, Bulk<4, 1, 8, 3, TWO>> {};
+struct ShapeOf<Kind::kBulk, 4, TWO>
+    : Shape<2, 2, 4, 4, TWO, 1, false, Bulk<2, 2, 4, 6, TWO>> {};
 template <bool TWO>
-struct ShapeOf<Kind::kBulk, 8, TWO> : Shape<2, 2, 4, 8, TWO, 1, false, Bulk<2, 2, 4, 5, TWO>> {};
+struct ShapeOf<Kind::kBulk, 8, TWO>
+    : Shape<2, 2, 4, 8, TWO, 1, false, Bulk<2, 2, 4, 6, TWO>> {};
 
 // The narrowest kernel of a kind that takes M tokens, or its widest: more tokens go in several launches.
 constexpr int token_groups(Kind kind, int M) {

@@ -1,8 +1,8 @@
 // How one product is cut into work: panels of rows, segments of k tiles, an even share for every block.
 //
-// A unit is one panel x one k tile. Units are numbered panel by panel, and block i of B takes the units from
-// floor(i U / B) to floor((i + 1) U / B): so all blocks end together whatever the shape, a block has at most two panels
-// that it shares with others (its first and its last), and the blocks of a panel follow each other.
+// A unit is one panel x one k tile. Units are numbered panel by panel, and each block takes the same number of them in a
+// row, or one more: so all blocks end together whatever the shape, a block has at most two panels that it shares with
+// others (its first and its last), and the blocks of a panel follow each other.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +22,9 @@ struct Problem {
     int64_t x_stride;    // elements between rows of x
     int M, N, K;
     int row_tiles, k_tiles, panels;
+    int share, extra;   // units per block; so many blocks, the first ones, take one more
     int groups;         // steps per row tile
-    int group_tiles;    // k tiles per group; 0 where two groups share a tile
-    uint32_t division;  // floor(2^32 / group_tiles) + 1: k tile to group without a division; 0 for one tile per group
+    uint32_t division;  // floor(2^32 / k tiles per group) + 1: k tile to group by a multiplication; 0 for one tile
     int chunk;          // k tiles of x in shared memory at a time, a multiple of the kernel's round
     bool resident;      // one chunk is all of K and stays
     bool aligned;       // rows of x start at multiples of 16 bytes
@@ -34,37 +34,34 @@ struct Problem {
 constexpr int kMaxBlocks = 4096;
 constexpr int64_t kCounterBytes = kMaxBlocks * sizeof(uint32_t);
 
-AWQBENCH_HD int64_t first_unit(int block, int blocks, int64_t units) { return units * block / blocks; }
+AWQBENCH_HD int first_unit(const Problem& p, int block) { return block * p.share + (block < p.extra ? block : p.extra); }
 // The block whose share holds a unit: the inverse of first_unit.
-AWQBENCH_HD int block_of(int64_t unit, int blocks, int64_t units) {
-    return static_cast<int>(((unit + 1) * blocks - 1) / units);
+AWQBENCH_HD int block_of(const Problem& p, int unit) {
+    const int longer = p.extra * (p.share + 1);  // units of the blocks that take one more
+    return unit < longer ? unit / (p.share + 1) : p.extra + (unit - longer) / p.share;
 }
 
-// A block's share, walked segment by segment: k tiles [begin, end) of one panel.
+// A block's share, walked segment by segment: k tiles [begin, end) of one panel, `left` more units after it.
 struct Segment {
-    int panel, begin, end;
-    int last_panel, last_end;  // where the share ends
-    int k_tiles;
+    int panel, begin, end, left;
 
-    AWQBENCH_HD bool valid() const { return panel <= last_panel; }
-    AWQBENCH_HD bool whole() const { return begin == 0 && end == k_tiles; }
-    AWQBENCH_HD void next() {
+    AWQBENCH_HD bool valid() const { return end > 0; }
+    AWQBENCH_HD bool whole(const Problem& p) const { return begin == 0 && end == p.k_tiles; }
+    AWQBENCH_HD void next(const Problem& p) {
         ++panel;
         begin = 0;
-        end = panel == last_panel ? last_end : k_tiles;
+        end = left < p.k_tiles ? left : p.k_tiles;
+        left -= end;
     }
 };
 
-AWQBENCH_HD Segment first_segment(int block, int blocks, int panels, int k_tiles) {
-    const int64_t units = static_cast<int64_t>(panels) * k_tiles;
-    const int64_t from = first_unit(block, blocks, units), to = first_unit(block + 1, blocks, units);
+AWQBENCH_HD Segment first_segment(const Problem& p, int block) {
+    const int from = first_unit(p, block), share = first_unit(p, block + 1) - from;
     Segment s{};
-    s.k_tiles = k_tiles;
-    s.panel = static_cast<int>(from / k_tiles);
-    s.begin = static_cast<int>(from % k_tiles);
-    s.last_panel = static_cast<int>((to - 1) / k_tiles);
-    s.last_end = static_cast<int>((to - 1) % k_tiles) + 1;
-    s.end = s.panel == s.last_panel ? s.last_end : k_tiles;
+    s.panel = from / p.k_tiles;
+    s.begin = from % p.k_tiles;
+    s.end = share < p.k_tiles - s.begin ? s.begin + share : p.k_tiles;
+    s.left = share - (s.end - s.begin);
     return s;
 }
 

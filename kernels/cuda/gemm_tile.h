@@ -20,17 +20,26 @@ struct Sums {
     }
 };
 
-// `offset`: the tile's first k in the chunk, in bytes of a row. `block`: the warp's first block of 16 rows within its row
+// offsets() of dequant.h from a zero byte that stands in both halves already: one instruction each.
+template <int D>
+AWQBENCH_DEVICE Offsets offsets_of_pair(Pair both) {
+    if constexpr (D == kHalf)
+        return {insert_bits(both, 0x000f000fu, twice(0xe400u)), insert_bits(both, 0x00f000f0u, twice(0xd400u))};
+    return {insert_bits(both, 0x000f000fu, twice(0xc300u)), insert_bits(both >> 4, 0x000f000fu, twice(0xc300u))};
+}
+
+// `at`: the tile's first k in row 0 of x in shared memory. `block`: the warp's first block of 16 rows within its row
 // tile. ONCE: x's fragments of the whole tile stay in registers for all RB blocks; otherwise each block reads them again.
 template <int D, int RB, int NT, bool TWO, bool ONCE, class Weights>
-AWQBENCH_DEVICE void add_tile(const Weights& weights, int slot, bool second, int block, const InputRows<NT>& rows,
-                              arch::Shared offset, Sums<RB, NT>& sums) {
+AWQBENCH_DEVICE void add_tile(Weights& weights, int slot, bool second, int block,
+                              const InputRows<NT>& rows, arch::Shared at, Sums<RB, NT>& sums) {
+    const arch::Shared place = rows.place(at);
     uint32_t x[ONCE ? 2 : 1][NT][4];
     if constexpr (ONCE) {
 #pragma unroll
         for (int half = 0; half < 2; ++half)
 #pragma unroll
-            for (int n = 0; n < NT; ++n) rows.load(n, offset + half * 64, x[half][n]);
+            for (int n = 0; n < NT; ++n) rows.load(place, n, half, x[half][n]);
     }
 #pragma unroll
     for (int b = 0; b < RB; ++b) {
@@ -42,7 +51,7 @@ AWQBENCH_DEVICE void add_tile(const Weights& weights, int slot, bool second, int
         for (int half = 0; half < 2; ++half) {
             if (TWO || half == 0) {
                 scales = weights.scales(slot, TWO ? half : 0, block + b, second);
-                zero = offsets<D>(weights.zeros(slot, TWO ? half : 0, block + b, second));
+                zero = offsets_of_pair<D>(weights.zeros(slot, TWO ? half : 0, block + b, second));
 #pragma unroll
                 for (int n = 0; n < NT; ++n)
 #pragma unroll
@@ -50,7 +59,7 @@ AWQBENCH_DEVICE void add_tile(const Weights& weights, int slot, bool second, int
             }
             if constexpr (!ONCE) {
 #pragma unroll
-                for (int n = 0; n < NT; ++n) rows.load(n, offset + half * 64, x[0][n]);
+                for (int n = 0; n < NT; ++n) rows.load(place, n, half, x[0][n]);
             }
 #pragma unroll
             for (int s = 0; s < 2; ++s) {
@@ -74,6 +83,9 @@ AWQBENCH_DEVICE void add_tile(const Weights& weights, int slot, bool second, int
                 }
             }
         }
+        weights.release(slot, b);
+        // Keeps the compiler from working on all blocks at once, for which a wide kernel has no registers.
+        if constexpr (NT == 8) arch::sync_warp();
     }
 }
 

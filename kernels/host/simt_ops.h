@@ -24,6 +24,7 @@ inline uint32_t shuffle(uint32_t value, int lane) {
     });
     return static_cast<uint32_t>(w.out[me][0]);
 }
+inline uint32_t byte_twice(uint32_t word, int byte) { return (word >> 8 * byte & 0xffu) * 0x00010001u; }
 inline int uniform(int value) {
     const uint32_t first = shuffle(static_cast<uint32_t>(value), 0);
     if (first != static_cast<uint32_t>(value)) simt::fail("uniform() of different values");

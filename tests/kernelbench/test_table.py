@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from awqbench.errors import UserError
-from awqbench.kernelbench.compare import averages, best_variants, compare
-from awqbench.kernelbench.report import averages_lines, measurement_lines
+from awqbench.kernelbench.compare import Best, averages, best_variants, compare
+from awqbench.kernelbench.report import averages_lines, measurement_lines, variant_lines
 from awqbench.kernelbench.results import Measurement, Results, Session
 from awqbench.kernelbench.table import BEGIN, END, UNMEASURED, load_all, put, render
 from awqbench.resources import content
@@ -69,7 +69,11 @@ def test_a_throttled_device_makes_no_claims() -> None:
 
 def test_best_variants() -> None:
     found = best_variants(session().measurements)
-    assert found[timed("ours", 1, 1.0).problem] == ("ours/narrow", pytest.approx(5.5))
+    assert found[timed("ours", 1, 1.0).problem] == Best("ours/narrow", pytest.approx(5.5), pytest.approx(6.0))
+    assert timed("ours", 8, 1.0).problem not in found
+    assert next(iter(variant_lines(found))).endswith(
+        "M=1 fp16 back-to-back: ours/narrow 5.50 us, the default takes 6.00"
+    )
 
 
 def test_lines_for_the_terminal() -> None:

@@ -48,6 +48,13 @@ def test_the_compiler_s_report_is_read():
     assert second == cuda_build.Resources("gemm.cu", "plain", "80", 8, 0, 0, 0, 0)
 
 
+def test_names_are_shortened_to_what_tells_kernels_apart():
+    long = "void awqbench::gemm_kernel<0, awqbench::Shape<(int)4, (bool)1, awqbench::Ring<3> > >(awqbench::Problem)"
+    assert cuda_build._short(long) == "gemm_kernel<0, Shape<4, 1, Ring<3> > >"
+    assert cuda_build._short("awqbench::(anonymous namespace)::plain(int (*)(int))") == "plain"
+    assert cuda_build._short("_Zunknown") == "_Zunknown"
+
+
 def test_older_compilers_leave_out_what_they_do_not_know():
     assert [len(cuda_build.targets(version)) for version in [(11, 8), (12, 4), (12, 8), (13, 0)]] == [2, 3, 4, 4]
     assert "-gencode=arch=compute_90a,code=sm_90a" in cuda_build.targets((12, 4))
@@ -151,6 +158,26 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
     broken.write_text("#!/bin/sh\necho nothing\n")
     with pytest.raises(BackendUnavailable, match="names no release"):
         cuda_build.library()
+
+
+@pytest.mark.usefixtures("forget")
+def test_the_identity_follows_what_would_be_loaded_and_builds_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("AWQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cuda_build, "nvcc", lambda: None)
+    assert cuda_build.identity() == "no nvcc"
+    monkeypatch.setattr(cuda_build, "nvcc", lambda: "nvcc")
+    monkeypatch.setattr(cuda_build, "version_of", lambda program: (13, 0))
+    own = cuda_build.identity()
+    monkeypatch.setattr(cuda_build, "version_of", lambda program: (12, 8))
+    assert cuda_build.identity() != own
+    given = tmp_path / "given.so"
+    monkeypatch.setenv(cuda_build.OVERRIDE, str(given))
+    assert "given.so" in cuda_build.identity()  # is not there
+    given.write_bytes(b"one")
+    first = cuda_build.identity()
+    given.write_bytes(b"two")
+    assert len({own, first, cuda_build.identity()}) == 3
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.usefixtures("forget")

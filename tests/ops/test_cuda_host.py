@@ -13,13 +13,11 @@ pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compile
 SIZES = [(1, 32, 32), (70, 96, 96), (64, 128, 32), (200, 192, 64), (130, 1152, 128), (129, 384, 192)]
 
 
-@pytest.fixture(scope="module")
-def check(tmp_path_factory):
-    """Runs check_layout, which this compiles with warnings as errors."""
-    program = tmp_path_factory.mktemp("host") / "check_layout"
-    source = content("kernels") / "host" / "check_layout.cpp"
-    flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
-    subprocess.run([build.compiler(), *flags, source, "-o", program], check=True)
+def compiled(name, folder, *flags):
+    """What runs a program of kernels/host, compiled with warnings as errors."""
+    program, source = folder / name, content("kernels") / "host" / f"{name}.cpp"
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    subprocess.run([build.compiler(), "-std=c++17", "-O2", *warnings, *flags, source, "-o", program], check=True)
 
     def run(*arguments):
         done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
@@ -27,6 +25,16 @@ def check(tmp_path_factory):
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory):
+    return compiled("check_layout", tmp_path_factory.mktemp("host"), "-Wconversion")
+
+
+@pytest.fixture(scope="module")
+def simulated_dequantize(tmp_path_factory):
+    return compiled("dequantize_check", tmp_path_factory.mktemp("host"))
 
 
 def lane_by_lane(codes, scales, zeros, group):
@@ -109,13 +117,16 @@ def test_the_maps_of_the_kernels_read_back_what_torch_packed(check, written, tmp
 
 @pytest.mark.parametrize(("number", "dtype"), [(0, torch.float16), (1, torch.bfloat16)])
 @pytest.mark.parametrize(("n", "k", "group"), SIZES)
-def test_weights_are_rounded_once(check, written, tmp_path, n, k, group, number, dtype):
+def test_weights_are_rounded_once(check, simulated_dequantize, written, tmp_path, n, k, group, number, dtype):
+    """By the functions alone, place by place, and by the dequantize kernel, whose threads the simulator runs."""
     (codes, scales, zeros), arguments = written(n, k, group)
-    check("weights", *arguments, number, tmp_path / "out")
     exact = (codes.reshape(n, -1, group).astype(np.float64) - zeros[:, :, None]) * scales[:, :, None].astype(np.float64)
     expected = torch.from_numpy(exact.reshape(n, k)).float().to(dtype)  # exact in float32: 16 significant bits
-    found = torch.from_numpy(np.fromfile(tmp_path / "out", np.int16)).view(dtype).view(n, k)
-    assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
+    check("weights", *arguments, number, tmp_path / "out")
+    simulated_dequantize(*arguments, number, tmp_path / "kernel")
+    for name in ("out", "kernel"):
+        found = torch.from_numpy(np.fromfile(tmp_path / name, np.int16))
+        assert torch.equal(found.view(n, k), expected.view(torch.int16)), name
 
 
 def test_the_host_s_half_and_bfloat16_are_numpy_s_and_torch_s(check, tmp_path):
