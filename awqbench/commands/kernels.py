@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,7 @@ def check(
         bool, typer.Option("--sanitizer/--no-sanitizer", help="compute-sanitizer's four tools at the end.")
     ] = True,
     budget: BudgetSeconds = None,
-    out: Annotated[Path | None, typer.Option(help="Write every row to a JSON file, as it is known.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write every row to a JSON file, while it goes on.")] = None,
     device: Annotated[str, typer.Option(help="cuda, or cpu: the operator's reference.")] = "cuda",
     as_json: Json = False,
 ) -> None:
@@ -48,18 +49,22 @@ def check(
     """
     from awqbench.kernelbench.budget import Budget
     from awqbench.kernelbench.cases import all_cases
-    from awqbench.kernelbench.command import check_rows, write_rows
+    from awqbench.kernelbench.check_command import check_rows, write_rows
     from awqbench.kernelbench.outcome import summary
 
     all_cases(quick, only)  # a wrong name is said before anything is built
     where = _device(device)
     rows = []
+    kept = time.monotonic()
     for row in check_rows(where, only, quick, variants, sanitizer and only is None, Budget(budget)):
         rows.append(row)
         if row.status != "skip" and not as_json:
             print(row.line(), flush=True)
-        if out is not None:
+        if out is not None and time.monotonic() - kept > 2:  # not for each of a thousand rows
             write_rows(out, where, rows)
+            kept = time.monotonic()
+    if out is not None:
+        write_rows(out, where, rows)
     found = summary(rows)
     if as_json:
         print(json.dumps({"summary": found, "rows": [row.__dict__ for row in rows]}, indent=2))
@@ -99,11 +104,13 @@ def bench(
 ) -> None:
     """Time the kernels and every installed peer in turns, in one process: microseconds, share of the floor, ratios.
 
-    What is measured is saved at once: the end of the budget, Ctrl-C or a crash costs no earlier figure.
+    What is measured is saved at once: the end of the budget, Ctrl-C or a crash costs no earlier figure. Exit status 4
+    where a kernel of ours gives a wrong result.
 
     Example: [bold]awqbench kernels bench --shapes llama3-8b --batches 1,16 --budget 300[/]
     """
-    from awqbench.kernelbench.command import BenchOptions, bench_session
+    from awqbench.kernelbench.bench_command import bench_session
+    from awqbench.kernelbench.bench_options import BenchOptions
 
     options = BenchOptions(
         shapes, batches, peers, variants, group_size, dtypes, modes, runs, budget, out, session, without
@@ -111,6 +118,7 @@ def bench(
     finished = bench_session(options, _device(device), quiet=as_json)
     if as_json:
         print(json.dumps(finished, indent=2))
+    raise typer.Exit(ExitCode.MEASUREMENT_FAILED if finished["bad"] else ExitCode.DONE)
 
 
 @kernels.command()

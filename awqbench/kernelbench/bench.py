@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from awqbench.kernelbench.schedule import copies, launches, turns
 from awqbench.kernelbench.series import series
 from awqbench.kernelbench.timers import Timer
 from awqbench.telemetry import throttle
+
+log = logging.getLogger(__name__)
 
 ENOUGH_SECONDS = 0.1  # of replays in one run: large batches get by with fewer than `replays`
 FEWEST_REPLAYS = 5
@@ -104,6 +107,7 @@ class _UnitBench:
         self.timer, self.settings, self.setup = timer, settings, setup
         self.packed: dict[str, list[Any]] = {}
         self.lost: str | None = None
+        self.told: set[str] = set()
 
     def at(self, m: int, contenders: Sequence[Implementation], observe: Observe) -> list[Measurement]:
         """All contenders on m rows."""
@@ -130,6 +134,9 @@ class _UnitBench:
                 errors[name] = error
                 replays[name] = self.timer.prepare(self._launches(contender, m), self.unit.mode)
             except Exception as failure:
+                if name not in self.told:  # the whole of it once, for whoever has to mend it
+                    self.told.add(name)
+                    log.warning("%s on %s M=%s", name, self.unit.shape, m, exc_info=True)
                 first = str(failure).splitlines()[0] if str(failure) else ""
                 found[name] = self._measurement(name, m, "failed", f"{type(failure).__name__}: {first}")
                 if device_lost(self.problem.x.device):
@@ -170,8 +177,7 @@ class _UnitBench:
         y = contender.run(self._first(contender), x)
         if y.shape != (m, self.unit.shape.n) or y.dtype != x.dtype:
             return float("nan"), f"a result of {tuple(y.shape)} and {y.dtype}"
-        part = Reference(self.expected.y[:m], self.expected.magnitude[:m])
-        found = accuracy.error(y, part, self.unit.shape.k)
+        found = accuracy.error(y, self.expected.rows(m))
         if isinstance(contender, Peer):
             limit = contender.allowed_error(x.dtype)
             if found.nonfinite:

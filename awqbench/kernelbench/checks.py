@@ -5,7 +5,7 @@ A check raises CheckFailed where its property does not hold and Skipped where it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from awqbench.kernelbench import accuracy
-from awqbench.kernelbench.guarded import Guarded, fenced_rows
 from awqbench.kernelbench.implementation import Implementation
 from awqbench.kernelbench.outcome import CheckFailed, Skipped
 from awqbench.kernelbench.problem import DTYPES, Problem, Shape, exact_problem, random_problem
-from awqbench.kernelbench.reference import Reference, dense, reference
+from awqbench.kernelbench.reference import dense, reference
+from awqbench.kernelbench.trials import results, same, views, wait, where
 
 CHAIN = 6  # launches that feed each other
 
@@ -52,13 +52,13 @@ def check_accuracy(kernel: Implementation, case: Case, device: torch.device) -> 
     worst = 0.0
     for m in batches:
         x = problem.x[:m]
-        part = Reference(expected.y[:m], expected.magnitude[:m])
+        part = expected.rows(m)
         matmul = x @ plain.T if problem.bias is None else torch.addmm(problem.bias, x, plain.T)
-        limit = accuracy.error(matmul, part, case.shape.k).relative
-        for way, y in _results(kernel, packed, x, case.shape.n):
-            found = accuracy.error(y, part, case.shape.k)
+        limit = accuracy.error(matmul, part).relative
+        for way, y in results(kernel, packed, x, case.shape.n):
+            found = accuracy.error(y, part)
             if reason := accuracy.too_wrong(found, dtype, y.numel(), limit):
-                raise CheckFailed(f"M={m} ({way}): {reason}; {_where(y, part)}")
+                raise CheckFailed(f"M={m} ({way}): {reason}; {where(y, part)}")
             worst = max(worst, found.relative)
     return f"relative error at most {worst:.1e}"
 
@@ -93,7 +93,7 @@ def check_exact(kernel: Implementation, case: Case, device: torch.device) -> str
     packed = kernel.pack(problem.weights, None, dtype)
     expected = reference(problem).y
     for m in batches:
-        for way, y in _results(kernel, packed, problem.x[:m], case.shape.n):
+        for way, y in results(kernel, packed, problem.x[:m], case.shape.n):
             if wrong := int((y.double() != expected[:m]).sum()):
                 raise CheckFailed(f"M={m} ({way}): {wrong} of {y.numel()} results are not exact")
     return "exact"
@@ -105,13 +105,13 @@ def check_repeat(kernel: Implementation, case: Case, device: torch.device) -> st
     other = torch.randn_like(problem.x)
     for m in _accepted(kernel, case):
         first = kernel.run(packed, problem.x[:m])
-        _wait(device)
-        results = []
+        wait(device)
+        later = []
         for _ in range(3):
             kernel.run(packed, other[:m])
-            results.append(kernel.run(packed, problem.x[:m]))
-        for y in results:
-            _same(y, first, f"M={m}: a later run")
+            later.append(kernel.run(packed, problem.x[:m]))
+        for y in later:
+            same(y, first, f"M={m}: a later run")
     return "bit-equal"
 
 
@@ -129,15 +129,15 @@ def check_chain(kernel: Implementation, case: Case, device: torch.device) -> str
         expected = x
         for _ in range(CHAIN):
             expected = kernel.run(packed, expected)
-            _wait(device)
-        _same(_chained(kernel, packed, x), expected, f"M={m}: a chain of launches")
+            wait(device)
+        same(_chained(kernel, packed, x), expected, f"M={m}: a chain of launches")
         if device.type == "cuda":
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 y = _chained(kernel, packed, x)
             for _ in range(3):
                 graph.replay()
-                _same(y, expected, f"M={m}: a chain in a graph")
+                same(y, expected, f"M={m}: a chain in a graph")
     return f"{CHAIN} launches, bit-equal"
 
 
@@ -147,8 +147,8 @@ def check_strides(kernel: Implementation, case: Case, device: torch.device) -> s
     for m in _accepted(kernel, case):
         x = problem.x[:m]
         whole = kernel.run(packed, x)
-        for what, view in _views(x).items():
-            _same(kernel.run(packed, view), whole, f"M={m}, {what}")
+        for what, view in views(x).items():
+            same(kernel.run(packed, view), whole, f"M={m}, {what}")
     return "bit-equal"
 
 
@@ -159,7 +159,7 @@ def check_empty(kernel: Implementation, case: Case, device: torch.device) -> str
     if y.shape != (0, case.shape.n) or y.dtype != problem.x.dtype:
         raise CheckFailed(f"M=0 gives {tuple(y.shape)} of {y.dtype}")
     kernel.run(packed, problem.x)  # a failed launch of no blocks would surface here
-    _wait(device)
+    wait(device)
     return "empty"
 
 
@@ -196,7 +196,7 @@ def check_graph(kernel: Implementation, case: Case, device: torch.device) -> str
             held.copy_(x)
             y.fill_(float("nan"))
             graph.replay()
-            _same(y, right, f"M={m}: a replay")
+            same(y, right, f"M={m}: a replay")
     return "bit-equal"
 
 
@@ -210,15 +210,15 @@ def check_streams(kernel: Implementation, case: Case, device: torch.device) -> s
     expected = [kernel.run(weights, x) for weights, x in pairs]
     streams = [torch.cuda.Stream() for _ in pairs]  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
-    results: list[list[Tensor]] = [[], []]
+    found: list[list[Tensor]] = [[], []]
     for _ in range(20):
-        for stream, (weights, x), kept in zip(streams, pairs, results, strict=True):
+        for stream, (weights, x), kept in zip(streams, pairs, found, strict=True):
             with torch.cuda.stream(stream):
                 kept.append(kernel.run(weights, x))
     torch.cuda.synchronize()
-    for kept, right in zip(results, expected, strict=True):
+    for kept, right in zip(found, expected, strict=True):
         for y in kept:
-            _same(y, right, "a run beside another stream")
+            same(y, right, "a run beside another stream")
     return "bit-equal"
 
 
@@ -256,57 +256,3 @@ def _accepted(kernel: Implementation, case: Case) -> list[int]:
     if not taken:
         raise Skipped(next(iter(reasons.values())) or "no rows")
     return taken
-
-
-def _results(kernel: Implementation, packed: Any, x: Tensor, n: int) -> Iterator[tuple[str, Tensor]]:
-    """The result by each way in: the operator, and the raw interface with fences and poison everywhere."""
-    if x.is_cuda:  # the allocator hands the operator's output the block that is freed here
-        torch.full((x.shape[0], n), float("nan"), dtype=x.dtype, device=x.device)
-    yield "operator", kernel.run(packed, fenced_rows(x))
-    if not 0 < x.shape[0] <= kernel.raw_rows:
-        return
-    size = kernel.workspace_bytes(packed, x.shape[0])
-    workspace = Guarded(size, x.device, fill=0)
-    out = Guarded(x.shape[0] * n * x.element_size(), x.device)
-    y = out.as_matrix(x.shape[0], n, x.dtype)
-    # A first run on NaN leaves NaN in every partial sum and the counters as a run leaves them.
-    kernel.run_into(packed, torch.full_like(x, float("nan")), y, workspace.inside)
-    _wait(x.device)
-    out.inside.fill_(0xFF)
-    kernel.run_into(packed, fenced_rows(x), y, workspace.inside)
-    _wait(x.device)
-    if broken := out.damage():
-        raise CheckFailed(f"M={x.shape[0]}: {broken} bytes around the output were written over")
-    if broken := workspace.damage():
-        raise CheckFailed(f"M={x.shape[0]}: {broken} bytes around the workspace were written over")
-    yield "raw", y
-
-
-def _views(x: Tensor) -> dict[str, Tensor]:
-    m, k = x.shape
-    rows = torch.full((2 * m, k), float("nan"), dtype=x.dtype, device=x.device)
-    rows[::2] = x
-    return {
-        "rows 64 apart": fenced_rows(x, 64),
-        "rows an odd number apart": fenced_rows(x, 1),
-        "columns": x.T.contiguous().T,
-        "every other row": rows[::2],
-    }
-
-
-def _same(y: Tensor, expected: Tensor, what: str) -> None:
-    different = y.view(torch.int16) != expected.view(torch.int16)
-    if wrong := int(different.sum()):
-        raise CheckFailed(f"{what} differs in {wrong} of {y.numel()} results")
-
-
-def _where(y: Tensor, expected: Reference) -> str:
-    """Where the largest error lies: often the whole diagnosis."""
-    off = torch.nan_to_num((y.double() - expected.y).abs(), nan=float("inf"))
-    row, column = divmod(int(off.argmax()), y.shape[1])
-    return f"worst at y[{row}, {column}]: {y[row, column].item():.6g} for {expected.y[row, column].item():.6g}"
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()

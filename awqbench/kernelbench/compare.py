@@ -58,7 +58,7 @@ def compare(session: Session, ours: str = OURS) -> list[Comparison]:
         mine = measured.get(ours)
         if mine is None or mine.series is None:
             continue
-        others = {name: each.series for name, each in measured.items() if _is_peer(each) and each.series}
+        others = {name: each.series for name, each in measured.items() if not is_ours(each) and each.series}
         read, nominal = session.ceilings.get("read"), session.ceilings.get("nominal")
         us, hot = mine.series.typical, any(each.throttled for each in measured.values())
         found.append(
@@ -105,12 +105,13 @@ def best_variants(measurements: Iterable[Measurement]) -> dict[tuple[Shape, int,
     """For each problem that one of ours was timed on."""
     found: dict[tuple[Shape, int, str, str], Best] = {}
     for problem, measured in by_problem(measurements).items():
-        times = {name: each.series.typical for name, each in measured.items() if not _is_peer(each) and each.series}
+        times = {name: each.series.typical for name, each in measured.items() if is_ours(each) and each.series}
         if times:
             name = min(times, key=lambda each: times[each])
             found[problem] = Best(name, times[name], times.get(OURS))
     return found
 
 
-def _is_peer(measured: Measurement) -> bool:
-    return measured.contender != OURS and not measured.contender.startswith(f"{OURS}/")
+def is_ours(measured: Measurement) -> bool:
+    """Whether it is our kernel or a variant of it."""
+    return measured.contender == OURS or measured.contender.startswith(f"{OURS}/")

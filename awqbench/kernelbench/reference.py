@@ -15,10 +15,15 @@ CHUNK = 2**26  # weights dequantized to float64 at a time: half a gigabyte
 
 @dataclass(frozen=True)
 class Reference:
-    """`y` [m, n] and `magnitude` = |x| |W|^T [m, n], both float64: what rounding errors are measured by."""
+    """`y` [m, n], and `spread` [m, n] = sqrt(x^2 (W^2)^T), both float64: the root of the sum of squared terms, which is
+    what independent roundings of the terms add up to, in units of the roundoff."""
 
     y: Tensor
-    magnitude: Tensor
+    spread: Tensor
+
+    def rows(self, m: int) -> Reference:
+        """The first m rows."""
+        return Reference(self.y[:m], self.spread[:m])
 
 
 def dequantize(weights: QuantizedTensor, rows: slice, dtype: torch.dtype) -> Tensor:
@@ -36,17 +41,16 @@ def dense(weights: QuantizedTensor, dtype: torch.dtype) -> Tensor:
 def reference(problem: Problem) -> Reference:
     """The product in float64, chunk by chunk of rows."""
     x = problem.x.double()
-    size = x.abs()
-    values, magnitudes = [], []
+    squares = x.square()
+    values, spreads = [], []
     for rows in _chunks(problem.weights):
         weight = dequantize(problem.weights, rows, torch.float64)
         values.append(x @ weight.T)
-        magnitudes.append(size @ weight.abs_().T)
-    y, magnitude = torch.cat(values, dim=1), torch.cat(magnitudes, dim=1)
+        spreads.append((squares @ weight.square_().T).sqrt_())
+    y, spread = torch.cat(values, dim=1), torch.cat(spreads, dim=1)
     if problem.bias is not None:
         y += problem.bias.double()
-        magnitude += problem.bias.double().abs()
-    return Reference(y, magnitude)
+    return Reference(y, spread)
 
 
 def _chunks(weights: QuantizedTensor) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 
@@ -12,6 +13,8 @@ from awqbench.kernelbench.cases import all_cases, large_cases, tiny_cases
 from awqbench.kernelbench.checks import CHECKS, Case
 from awqbench.kernelbench.implementation import Implementation
 from awqbench.kernelbench.outcome import CheckFailed, Row, Skipped
+
+log = logging.getLogger(__name__)
 
 Item = tuple[Implementation, Case]
 
@@ -44,6 +47,7 @@ def carry_out(kernel: Implementation, case: Case, device: torch.device) -> Row:
     except Skipped as reason:
         status, detail = "skip", str(reason)
     except Exception as failure:
+        log.warning("%s %s %s", kernel.name, case.check, case, exc_info=True)
         status, detail = "error", f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
     return Row(kernel.name, case.check, str(case), status, detail, round(time.monotonic() - began, 3))  # type: ignore[arg-type]
 

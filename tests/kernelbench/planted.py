@@ -133,10 +133,13 @@ class IgnoresStrides(Faithful):
 
 
 class HalfSums(Faithful):
-    """Partial sums in 16 bits: a little less exact than a plain matmul, and within the absolute bounds."""
+    """Sums in 16 bits, eight columns at a time: less exact than a plain matmul, and within the absolute bounds."""
 
-    def store(self, partial: Tensor, value: Tensor) -> None:
-        partial.copy_(value.half().float())
+    def run_into(self, packed: Any, x: Tensor, y: Tensor, workspace: Tensor) -> None:
+        total = torch.zeros_like(y)
+        for k in range(0, x.shape[1], 8):
+            total += (x[:, k : k + 8].float() @ packed["dense"][:, k : k + 8].T).to(y.dtype)
+        self.write(y, total if packed["bias"] is None else total + packed["bias"])
 
 
 class EmptyIsOneRow(Faithful):

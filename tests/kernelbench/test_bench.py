@@ -13,10 +13,11 @@ from torch import Tensor
 
 from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.kernelbench import bench as bench_module
-from awqbench.kernelbench import command
+from awqbench.kernelbench import bench_command as command
 from awqbench.kernelbench.bench import DeviceLost, Settings, benchmark
+from awqbench.kernelbench.bench_command import bench_session
+from awqbench.kernelbench.bench_options import BenchOptions
 from awqbench.kernelbench.budget import Budget
-from awqbench.kernelbench.command import BenchOptions, bench_session
 from awqbench.kernelbench.implementation import Implementation
 from awqbench.kernelbench.peers.cublas import Cublas
 from awqbench.kernelbench.peers.peer import Peer
@@ -176,6 +177,32 @@ def test_end_to_end_on_a_cpu_is_marked_and_kept_out_of_the_records(tmp_path: Pat
     assert {each["peer"] for each in told["averages"]["fp16, back-to-back"]} == {"cublas"}
     with pytest.raises(UserError, match="no measurements and don't go to"):
         bench_session(BenchOptions("64x64", group_size=32), CPU)
+
+
+def test_a_wrong_kernel_of_ours_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = StaleZeroPoints()
+    wrong.name = "ours"
+    monkeypatch.setattr(command, "our_kernels", lambda device, variants: [wrong])
+    options = BenchOptions(
+        "72x96", "1", group_size=32, dtypes="fp16", modes="isolated", out=tmp_path / "x.json", peers="none"
+    )
+    (line,) = bench_session(options, CPU, quiet=True)["bad"]
+    assert line.startswith("ours 72x96 g32 M=1 fp16: wrong, relative error")
+
+
+def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(session: Session, *_: object) -> bool:
+        session.measurements.append(Measurement("ours", 64, 64, 32, 1, "fp16", "isolated", "refused", "no"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "benchmark", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench_session(BenchOptions("64x64", "1", group_size=32, out=tmp_path / "x.json"), CPU, quiet=True)
+    (session,) = load(tmp_path / "x.json").sessions
+    assert len(session.measurements) == 1
+    assert f"--session {session.id}" in capsys.readouterr().out
 
 
 def test_a_session_goes_on_by_its_id(tmp_path: Path) -> None:

@@ -68,6 +68,19 @@ def test_a_planted_fault_is_caught(fault: type[Faithful]) -> None:
     assert caught >= FAULTS[fault]
 
 
+def test_a_small_loss_is_caught_by_the_comparison_with_a_matmul() -> None:
+    """A third of a thousandth too large: within the absolute bounds, and less exact than rounded weights."""
+
+    class SlightlyOff(Faithful):
+        def write(self, y: torch.Tensor, value: torch.Tensor) -> None:
+            y.copy_(value * (1 + 3.5e-4))
+
+    row = carry_out(SlightlyOff(), Case("accuracy", Shape(72, 96, 32), (1, 64)), CPU)
+    assert row.status == "fail"
+    assert row.detail.startswith("M=64")
+    assert "of a matmul on the dequantized weights" in row.detail
+
+
 def test_a_launch_that_does_not_wait_for_the_one_before_breaks_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Right after a synchronization, wrong in a burst."""
 
@@ -80,7 +93,7 @@ def test_a_launch_that_does_not_wait_for_the_one_before_breaks_the_chain(monkeyp
             return Faithful.run(self, packed, x)
 
     kernel = Eager()
-    monkeypatch.setattr("awqbench.kernelbench.checks._wait", lambda device: setattr(kernel, "last", None))
+    monkeypatch.setattr("awqbench.kernelbench.checks.wait", lambda device: setattr(kernel, "last", None))
     row = carry_out(kernel, Case("chain", Shape(96, 96, 32), (3,)), CPU)
     assert row.status == "fail"
     assert "a chain of launches differs" in row.detail
