@@ -33,10 +33,12 @@ struct AtomInputs {
     AWQBENCH_HD static int place(int, int token, int piece) {
         return piece / 8 * tile_bytes() + token * (kTileK * 2) + (piece % 8 ^ token % 8) * 16;
     }
-    // wgmma's descriptor of 16 k's of a tile: start, 1024 bytes between groups of 8 tokens, 128-byte swizzle.
-    AWQBENCH_DEVICE static uint64_t descriptor(arch::Shared tile, int step) {
+    // wgmma's descriptor of a tile's first 16 k's: start, 1024 bytes between groups of 8 tokens, 128-byte swizzle. Adding
+    // kNextStep goes to the next 16.
+    static constexpr uint64_t kNextStep = kFragmentK * 2 / 16;
+    AWQBENCH_DEVICE static uint64_t descriptor(arch::Shared tile) {
         constexpr uint64_t kShape = uint64_t{1} << 62 | uint64_t{1024 / 16} << 32 | uint64_t{1} << 16;
-        return kShape | ((tile + static_cast<uint32_t>(step * kFragmentK * 2)) >> 4 & 0x3fff);
+        return kShape | (tile >> 4 & 0x3fff);
     }
 };
 

@@ -21,6 +21,7 @@ struct Plan {
     bool resident = false;
     int shared_bytes = 0;
     int64_t workspace_bytes = 0;
+    int64_t traffic = 0;  // bytes of x and of partial sums that cross from L2 to the SMs and back, about
     bool fits = false;
 };
 
@@ -51,6 +52,8 @@ Plan plan_for(const Request& r, const Device& device) {
     }
     plan.fits = plan.chunk > 0;
     plan.shared_bytes = S::kInputsAt + (plan.resident ? 1 : 2) * S::Inputs::bytes(M, plan.chunk);
+    const int64_t x_bytes = int64_t{2} * M * r.K, parts = r.whole_panels ? 0 : blocks + (panels < blocks ? panels : blocks);
+    plan.traffic = x_bytes * (plan.resident ? blocks : panels) + 2 * parts * S::kPanelBytes;
     plan.workspace_bytes = kCounterBytes + (r.whole_panels ? 0 : 2 * blocks * S::kPanelBytes);
     return plan;
 }

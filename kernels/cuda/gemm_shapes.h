@@ -78,7 +78,7 @@ struct ShapeOf<Kind::kTallGroup, 4, TWO>
     : Shape<1, 16, 1, 4, TWO, 1, true, Registers<1, 16, 1, 4, TWO>, true> {};
 template <bool TWO>
 struct ShapeOf<Kind::kTallGroup, 8, TWO>
-    : Shape<1, 12, 1, 8, TWO, 1, true, Registers<1, 12, 1, 4, TWO>, true> {};
+    : Shape<1, 12, 1, 8, TWO, 1, true, Registers<1, 12, 1, TWO ? 4 : 6, TWO>, true> {};
 
 // The narrowest kernel of a kind that takes M tokens, or its widest: more tokens go in several launches.
 constexpr int token_groups(Kind kind, int M) {

@@ -95,6 +95,7 @@ AWQBENCH_DEVICE void add_tile_by_group(Weights& weights, int slot, bool second, 
                                        Sums<1, NT>& sums) {
     constexpr int kBatch = TWO ? 2 : 4;
     const arch::Word4 codes = weights.codes(slot, 0);
+    const uint64_t tokens = AtomInputs<NT>::descriptor(at);
     float part[NT][4];
 #pragma unroll
     for (int n = 0; n < NT; ++n)
@@ -110,7 +111,7 @@ AWQBENCH_DEVICE void add_tile_by_group(Weights& weights, int slot, bool second, 
         arch::group_fence();
 #pragma unroll
         for (int s = 0; s < kBatch; ++s)
-            arch::group_multiply<D, NT>(part, a[s], AtomInputs<NT>::descriptor(at, first + s), s != 0);
+            arch::group_multiply<D, NT>(part, a[s], tokens + (first + s) * AtomInputs<NT>::kNextStep, s != 0);
         if (first + kBatch == kFragments) weights.release(slot, 0);
         arch::group_wait();
         const float low = half_to_float(static_cast<uint16_t>(scales));
