@@ -43,10 +43,10 @@ struct ShapeOf<Kind::kTall, 8, TWO>
     : Shape<TWO ? 1 : 2, 8, 1, 8, TWO, 1, false, Registers<TWO ? 1 : 2, 8, 1, 2, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kRows, 1, TWO>
-    : Shape<1, 1, 8, 1, TWO, 3, true, Registers<1, 1, 8, TWO ? 2 : 3, TWO>> {};
+    : Shape<1, 1, 8, 1, TWO, 2, true, Registers<1, 1, 8, 4, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kBulk, 1, TWO>
-    : Shape<4, 1, 8, 1, TWO, 2, true, Bulk<4, 1, 8, 3, TWO>> {};
+    : Shape<TWO ? 2 : 4, TWO ? 2 : 1, TWO ? 4 : 8, 1, TWO, 2, true, Bulk<TWO ? 2 : 4, TWO ? 2 : 1, TWO ? 4 : 8, TWO ? 5 : 3, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kBulk, 2, TWO>
     : Shape<2, 2, 4, 2, TWO, 2, true, Bulk<2, 2, 4, 5, TWO>> {};
@@ -55,7 +55,7 @@ struct ShapeOf<Kind::kBulk, 4, TWO>
     : Shape<2, 2, 4, 4, TWO, 1, false, Bulk<2, 2, 4, 6, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kBulk, 8, TWO>
-    : Shape<2, 2, 4, 8, TWO, 1, false, Bulk<2, 2, 4, 6, TWO>> {};
+    : Shape<TWO ? 1 : 2, TWO ? 4 : 2, TWO ? 2 : 4, 8, TWO, 1, false, Bulk<TWO ? 1 : 2, TWO ? 4 : 2, TWO ? 2 : 4, 6, TWO>> {};
 
 // The narrowest kernel of a kind that takes M tokens, or its widest: more tokens go in several launches.
 constexpr int token_groups(Kind kind, int M) {
