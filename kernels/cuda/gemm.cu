@@ -24,6 +24,10 @@ constexpr Variant kVariants[] = {
     {"rows-overlap", Kind::kRows, true, true},
     {"bulk", Kind::kBulk, false, false},
     {"bulk-overlap", Kind::kBulk, false, true},
+    {"group", Kind::kGroup, false, false},
+    {"group-overlap", Kind::kGroup, false, true},
+    {"tall-group", Kind::kTallGroup, false, false},
+    {"tall-group-overlap", Kind::kTallGroup, false, true},
 };
 constexpr int kVariantCount = sizeof kVariants / sizeof kVariants[0];
 
@@ -41,7 +45,10 @@ Request request_of(int64_t M, int64_t N, int64_t K, int64_t group, int variant, 
     r.K = K;
     r.group = group;
     const Variant& v = kVariants[variant == 0 ? choose(M, N) : variant];
-    r.kind = v.kind == Kind::kBulk && !device.bulk ? Kind::kStream : v.kind;
+    r.kind = v.kind;
+    if (r.kind == Kind::kBulk && !device.bulk) r.kind = Kind::kStream;
+    if (r.kind == Kind::kGroup && !device.wgmma) r.kind = Kind::kStream;
+    if (r.kind == Kind::kTallGroup && !device.wgmma) r.kind = Kind::kTall;
     r.whole_panels = v.whole_panels;
     r.overlap = v.overlap && device.bulk;
     return r;
@@ -113,8 +120,9 @@ int64_t awqbench_cuda_workspace(int64_t M, int64_t N, int64_t K, int64_t group, 
 }
 
 const char* awqbench_cuda_variants() {
-    static_assert(kVariantCount == 10, "and here");
-    return "default,stream,stream-whole,stream-overlap,tall,tall-overlap,rows,rows-overlap,bulk,bulk-overlap";
+    static_assert(kVariantCount == 14, "and here");
+    return "default,stream,stream-whole,stream-overlap,tall,tall-overlap,rows,rows-overlap,bulk,bulk-overlap,"
+           "group,group-overlap,tall-group,tall-group-overlap";
 }
 
 }  // extern "C"
