@@ -3,7 +3,7 @@
 // A code OR-ed into the mantissa of a power of two is that power plus the code: half 0x6400 | q = 1024 + q, and with
 // the code in the next nibble 1024 + 16 q; bfloat16 0x4300 | q = 128 + q, whose 7 mantissa bits want the code in the
 // lowest nibble. One add, or one fused multiply-add by 1/16, takes off the power and the zero point. Scales are not
-// applied here: kernels apply them to the float32 sum of a group.
+// applied by decode(): GEMM kernels apply them to the float32 sum of a group.
 //
 // A pair is a register of two 16-bit floats, the first in the low half. On the host the same functions are plain C++.
 #pragma once
@@ -134,6 +134,14 @@ AWQBENCH_HD void decode(uint32_t word, Offsets zero, Pair (&out)[4]) {
         out[2] = fma_pair<D>(insert_bits(word >> 8, 0x000f000fu, power), one, zero.low);
         out[3] = fma_pair<D>(insert_bits(word >> 12, 0x000f000fu, power), one, zero.high);
     }
+}
+
+// The weights of a pair of differences: (q - z) * scale, rounded once.
+template <int D>
+AWQBENCH_HD Pair scaled(Pair differences, uint16_t scale) {
+    if constexpr (D == kHalf) return fma_pair<D>(differences, twice(scale), twice(0x8000u));  // + -0 keeps the sign of 0
+    const float factor = half_to_float(scale);  // no bfloat16 number in general; the product is exact in float
+    return pair_of<D>(low_float<D>(differences) * factor, high_float<D>(differences) * factor);
 }
 
 }  // namespace awqbench

@@ -38,6 +38,11 @@ AWQBENCH_HD constexpr int64_t padded_k(int64_t K) { return kTileK * k_tiles(K); 
 AWQBENCH_HD constexpr int64_t tiles_bytes(int64_t N, int64_t K) { return row_tiles(N) * k_tiles(K) * kTileBytes; }
 AWQBENCH_HD constexpr int64_t steps_bytes(int64_t N, int64_t groups) { return row_tiles(N) * groups * kStepBytes; }
 
+// Whether the layout holds rows of K in such groups: 32, a multiple of 64, or one per row of a multiple of 32.
+AWQBENCH_HD constexpr bool takes(int64_t K, int64_t group) {
+    return group > 0 && K > 0 && K % group == 0 && (group == 32 || group % 64 == 0 || (group == K && K % 32 == 0));
+}
+
 // The first word of a tile, and the first byte of a step.
 AWQBENCH_HD constexpr int64_t tile_word(int64_t row_tile, int64_t k_tile, int64_t k_tile_count) {
     return (row_tile * k_tile_count + k_tile) * kTileWords;

@@ -16,7 +16,18 @@ pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compile
 TOKENS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64)
 ROWS = (8, 24, 72, 64, 200)
 # K and the group: one, three and many groups, K that ends within a tile, one group per row.
-DEPTHS = ((32, 32), (64, 64), (128, 128), (96, 32), (192, 64), (384, 128), (1056, 32), (1056, 1056), (96, 96), (576, 192))
+DEPTHS = (
+    (32, 32),
+    (64, 64),
+    (128, 128),
+    (96, 32),
+    (192, 64),
+    (384, 128),
+    (1056, 32),
+    (1056, 1056),
+    (96, 96),
+    (576, 192),
+)
 MISTAKES = (
     "lanes apart",
     "left early",
@@ -48,7 +59,9 @@ def simulate(tmp_path_factory):
         cases = list(cases)
         lines = "".join(" ".join(map(str, case)) + "\n" for case in cases)
         done = subprocess.run([program], input=lines, capture_output=True, text=True)
-        assert done.returncode == 0, "\n".join(line for line in done.stdout.splitlines() if "FAIL" in line) + done.stderr
+        assert done.returncode == 0, (
+            "\n".join(line for line in done.stdout.splitlines() if "FAIL" in line) + done.stderr
+        )
         results = done.stdout.splitlines()
         assert len(results) == len(cases)
         return results
