@@ -136,7 +136,7 @@ def gemm(
     x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_features: int, group_size: int, variant: int = 0
 ) -> Tensor:
     """One launch: x [M, K] of 1 to 64 rows, float16 or bfloat16 on a CUDA device, `bias` in its type."""
-    (m, k), index = x.shape, x.device.index
+    (m, k), index = x.shape, x.get_device()
     if torch.cuda.current_device() != index:
         with torch.cuda.device(index):
             return gemm(x, tiles, steps, bias, out_features, group_size, variant)
@@ -158,7 +158,7 @@ def dequantize(
     tiles: Tensor, steps: Tensor, out_features: int, inputs: int, group_size: int, dtype: torch.dtype
 ) -> Tensor:
     """The weight [out_features, inputs] in float16 or bfloat16, each number rounded once. On a CUDA device."""
-    index = tiles.device.index
+    index = tiles.get_device()
     out = torch.empty(out_features, inputs, dtype=dtype, device=tiles.device)
     with torch.cuda.device(index):
         code = _functions().dequantize(

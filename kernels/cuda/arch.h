@@ -30,6 +30,7 @@ using Shared = uint32_t;  // an address in shared memory, as instructions take i
 
 #if !defined(__CUDACC__)
 #include "../host/simt_ops.h"
+#include "../host/simt_wgmma.h"
 #else
 
 namespace awqbench::arch {
@@ -111,7 +112,7 @@ AWQBENCH_DEVICE void let_next_kernel_start() {
 // --- Shared memory ---
 
 AWQBENCH_DEVICE Shared shared_memory() {
-    extern __shared__ uint4 dynamic_shared_memory[];
+    extern __shared__ __align__(1024) uint4 dynamic_shared_memory[];
     return static_cast<Shared>(__cvta_generic_to_shared(dynamic_shared_memory));
 }
 AWQBENCH_DEVICE uint32_t load_shared(Shared from) {
@@ -181,4 +182,5 @@ AWQBENCH_DEVICE void multiply_add(float (&d)[4], const Pair (&a)[4], Pair b0, Pa
 }  // namespace awqbench::arch
 
 #include "arch_bulk.h"
+#include "arch_wgmma.h"
 #endif

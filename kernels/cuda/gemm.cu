@@ -24,24 +24,23 @@ constexpr Variant kVariants[] = {
     {"rows-overlap", Kind::kRows, true, true},
     {"bulk", Kind::kBulk, false, false},
     {"bulk-overlap", Kind::kBulk, false, true},
+    {"group", Kind::kGroup, false, false},
+    {"group-overlap", Kind::kGroup, false, true},
+    {"tall-group", Kind::kTallGroup, false, false},
+    {"tall-group-overlap", Kind::kTallGroup, false, true},
 };
 constexpr int kVariantCount = sizeof kVariants / sizeof kVariants[0];
 
-// Unmeasured: what the counts in kernels/NOTES.md suggest.
-int choose(int64_t M, int64_t N) {
-    constexpr int kStream = 1, kTall = 4;
-    // x is read from L2 once per panel: M / 16 of the weights' bytes with panels of 64 rows.
-    return M > 16 && N >= 16384 ? kTall : kStream;
-}
-
-Request request_of(int64_t M, int64_t N, int64_t K, int64_t group, int variant, const Device& device) {
+Request request_of(int64_t M, int64_t N, int64_t K, int64_t group, const Variant& v, const Device& device) {
     Request r{};
     r.M = M;
     r.N = N;
     r.K = K;
     r.group = group;
-    const Variant& v = kVariants[variant == 0 ? choose(M, N) : variant];
-    r.kind = v.kind == Kind::kBulk && !device.bulk ? Kind::kStream : v.kind;
+    r.kind = v.kind;
+    if (r.kind == Kind::kBulk && !device.bulk) r.kind = Kind::kStream;
+    if (r.kind == Kind::kGroup && !device.wgmma) r.kind = Kind::kStream;
+    if (r.kind == Kind::kTallGroup && !device.wgmma) r.kind = Kind::kTall;
     r.whole_panels = v.whole_panels;
     r.overlap = v.overlap && device.bulk;
     return r;
@@ -56,6 +55,18 @@ int64_t tokens_at_once(Request r, const Device& device) {
     if (r.kind == Kind::kRows && r.M > 8) r.M = 8;
     while (r.M > 1 && !plan_of(r, device).fits) r.M = r.M > 32 ? 32 : r.M > 16 ? 16 : r.M > 8 ? 8 : r.M / 2;
     return r.M;
+}
+
+// What the counts in kernels/NOTES.md suggest; unmeasured. Up to 16 tokens a warp's own mma costs the fewest instructions
+// per weight, beyond that wgmma. Higher panels read x less often and have larger partial sums: the fewer bytes win.
+Variant choose(int64_t M, int64_t N, int64_t K, int64_t group, const Device& device) {
+    const bool wide = M > 16 && device.wgmma;
+    const Variant low{"", wide ? Kind::kGroup : Kind::kStream, false, false};
+    const Variant high{"", wide ? Kind::kTallGroup : Kind::kTall, false, false};
+    if (M <= 8) return low;
+    const Plan a = plan_of(request_of(M, N, K, group, low, device), device);
+    const Plan b = plan_of(request_of(M, N, K, group, high, device), device);
+    return b.fits && (!a.fits || b.traffic < a.traffic) ? high : low;
 }
 
 bool valid(int64_t M, int64_t N, int64_t K, int64_t group) {
@@ -79,7 +90,7 @@ int awqbench_cuda_gemm(const void* x, const void* tiles, const void* steps, cons
         return kInvalidValue;
     Device device;
     if (const int error = current_device(&device)) return error;
-    Request r = request_of(M, N, K, group, variant, device);
+    Request r = request_of(M, N, K, group, variant == 0 ? choose(M, N, K, group, device) : kVariants[variant], device);
     r.tiles = tiles;
     r.steps = steps;
     r.bias = bias;
@@ -101,7 +112,7 @@ int64_t awqbench_cuda_workspace(int64_t M, int64_t N, int64_t K, int64_t group, 
     Device device;
     if (!valid(M, N, K, group) || device_of(device_index, &device)) return 0;
     int64_t bytes = 0;
-    for (int variant = 0; variant < kVariantCount; ++variant) {
+    for (const Variant& variant : kVariants) {
         Request r = request_of(M, N, K, group, variant, device);
         r.M = tokens_at_once(r, device);
         const int64_t needed = plan_of(r, device).workspace_bytes;
@@ -113,8 +124,9 @@ int64_t awqbench_cuda_workspace(int64_t M, int64_t N, int64_t K, int64_t group, 
 }
 
 const char* awqbench_cuda_variants() {
-    static_assert(kVariantCount == 10, "and here");
-    return "default,stream,stream-whole,stream-overlap,tall,tall-overlap,rows,rows-overlap,bulk,bulk-overlap";
+    static_assert(kVariantCount == 14, "and here");
+    return "default,stream,stream-whole,stream-overlap,tall,tall-overlap,rows,rows-overlap,bulk,bulk-overlap,"
+           "group,group-overlap,tall-group,tall-group-overlap";
 }
 
 }  // extern "C"

@@ -10,6 +10,7 @@ struct Device {
     // The kernels that this device runs were compiled for Hopper or later: with bulk copies and early launches. Code for
     // an older chip, translated by the driver, has neither, whatever the device.
     bool bulk = false;
+    bool wgmma = false;  // for Hopper itself
 };
 
 }  // namespace awqbench
@@ -55,6 +56,7 @@ inline int device_of(int index, Device* device) {
         if (const int back = cudaSetDevice(current)) return back;
     if (error) return error;
     d.bulk = compiled.ptxVersion >= 90;
+    d.wgmma = compiled.ptxVersion == 90;  // the build's target for Hopper is sm_90a
     int unknown = 0;
     if (index >= 0 && index < kKept && known[index].compare_exchange_strong(unknown, 1)) {
         kept[index] = d;

@@ -4,27 +4,36 @@
 // each warp in a stream that doesn't stop at segments; x lies in shared memory, all of it or in two chunks by turns.
 #pragma once
 
+#include <type_traits>
+
 #include "gemm_reduce.h"
 
 namespace awqbench {
 
-template <int RB_, int WR_, int WK_, int NT_, bool TWO_, int BLOCKS_, bool ONCE_, class Weights_>
+template <int RB_, int WR_, int WK_, int NT_, bool TWO_, int BLOCKS_, bool ONCE_, class Weights_, bool GROUPS_ = false>
 struct Shape {
     static constexpr int RB = RB_, WR = WR_, WK = WK_, NT = NT_, kBlocksPerSm = BLOCKS_;
     static constexpr bool kTwo = TWO_, kOnce = ONCE_;
     using Weights = Weights_;
+    // Four warps at a time multiply a row tile by wgmma; otherwise each warp does its rows by mma.
+    static constexpr bool kGroups = GROUPS_;
+    using Inputs = std::conditional_t<kGroups, AtomInputs<NT>, RowInputs<NT>>;
+    AWQBENCH_HD static constexpr int row_of(int warp) { return kGroups ? warp / 4 / WK * 4 + warp % 4 : warp / WK; }
+    AWQBENCH_HD static constexpr int k_of(int warp) { return kGroups ? warp / 4 % WK : warp % WK; }
     static constexpr int kThreads = WR * WK * kLanes;
     static constexpr int kPanelBlocks = WR * RB;              // of 16 rows
     static constexpr int kRound = WK * Weights::kDepth;       // k tiles that a chunk is a multiple of
     static constexpr int kPanelBytes = kPanelBlocks * NT * kLanes * 16;  // of partial sums
     // Shared memory: 16 bytes of zeros, 16 for a flag, the warps' sums, the weights' ring, then x.
-    static constexpr int kSumsAt = 32, kRingAt = kSumsAt + WK * kPanelBytes, kInputsAt = kRingAt + Weights::kSharedBytes;
+    static constexpr int kSumsAt = 32, kRingAt = kSumsAt + WK * kPanelBytes;
+    static constexpr int kInputsAt = static_cast<int>(ceil_div(kRingAt + Weights::kSharedBytes, Inputs::kAlign)) * Inputs::kAlign;
 };
 
 template <int D, class S>
 AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
     constexpr int WK = S::WK, kDepth = S::Weights::kDepth;
-    const int warp = arch::uniform(arch::thread() / kLanes), warp_row = warp / WK, warp_k = warp % WK;
+    using Inputs = typename S::Inputs;
+    const int warp = arch::uniform(arch::thread() / kLanes), warp_row = S::row_of(warp), warp_k = S::k_of(warp);
     const arch::Shared shared = arch::shared_memory();
     Segment segment = first_segment(p, arch::block());
     // Weights are nobody's output: they set out before the kernel in front of this one has finished.
@@ -34,14 +43,15 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
     arch::wait_for_previous_kernel();
 
     const InputRows<S::NT> rows(p.M, p.chunk, shared);
-    const int chunk_bytes = x_rows<S::NT>(p.M) * x_row_bytes(p.chunk);
+    const int chunk_bytes = Inputs::bytes(p.M, p.chunk);
     arch::Shared inputs = shared + S::kInputsAt, other = inputs + (p.resident ? 0 : chunk_bytes);
     const auto count = [&](int begin, int end) { return end - begin < p.chunk ? end - begin : p.chunk; };
-    clear_missing_rows<S::NT>(p, inputs, p.resident ? 1 : 2, S::kThreads);
+    clear_missing_rows<Inputs>(p, inputs, S::kThreads);
+    if (!p.resident) clear_missing_rows<Inputs>(p, other, S::kThreads);
     if (p.resident)
-        stage_x(p, inputs, 0, p.k_tiles, S::kThreads);
+        stage_x<Inputs>(p, inputs, 0, p.k_tiles, S::kThreads);
     else
-        stage_x(p, inputs, segment.begin, count(segment.begin, segment.end), S::kThreads);
+        stage_x<Inputs>(p, inputs, segment.begin, count(segment.begin, segment.end), S::kThreads);
 
     for (bool first = true; segment.valid(); segment.next(p), first = false) {
         Sums<S::RB, S::NT> sums;
@@ -50,6 +60,7 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
         for (int begin = segment.begin; begin < segment.end; begin += p.chunk) {
             const int end = begin + count(begin, segment.end);
             arch::copies_wait();
+            if constexpr (S::kGroups) arch::fence_for_group();
             arch::sync_block();
             if (!p.resident) {
                 Segment next = segment;
@@ -58,17 +69,21 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
                     next.next(p);
                     from = next.begin;
                 }
-                if (next.valid()) stage_x(p, other, from, count(from, next.end), S::kThreads);
+                if (next.valid()) stage_x<Inputs>(p, other, from, count(from, next.end), S::kThreads);
             }
-            const arch::Shared x = inputs - (p.resident ? 0 : begin) * (kTileK * 2);
+            const arch::Shared x = inputs - (p.resident ? 0 : begin) * Inputs::tile_bytes();
             for (int k = begin + warp_k; k - warp_k < end; k += S::kRound) {
 #pragma unroll
                 for (int d = 0; d < kDepth; ++d) {
                     const int tile = k + d * WK;
                     if (tile < end) {
                         weights.await(d);
-                        add_tile<D, S::RB, S::NT, S::kTwo, S::kOnce>(weights, d, 2 * tile + 1 < p.groups, block, rows,
-                                                                     x + tile * (kTileK * 2), sums);
+                        const bool second = 2 * tile + 1 < p.groups;
+                        const arch::Shared at = x + tile * Inputs::tile_bytes();
+                        if constexpr (S::kGroups)
+                            add_tile_by_group<D, S::NT, S::kTwo>(weights, d, second, block, at, sums);
+                        else
+                            add_tile<D, S::RB, S::NT, S::kTwo, S::kOnce>(weights, d, second, block, rows, at, sums);
                         weights.release(p, d);
                     } else {
                         weights.skip(p, d);

@@ -21,13 +21,14 @@ struct Plan {
     bool resident = false;
     int shared_bytes = 0;
     int64_t workspace_bytes = 0;
+    int64_t traffic = 0;  // bytes of x and of partial sums that cross from L2 to the SMs and back, about
     bool fits = false;
 };
 
 template <class S>
 Plan plan_for(const Request& r, const Device& device) {
     Plan plan;
-    const int k_tile_count = static_cast<int>(k_tiles(r.K)), rows = x_rows<S::NT>(static_cast<int>(r.M));
+    const int k_tile_count = static_cast<int>(k_tiles(r.K)), M = static_cast<int>(r.M);
     const int64_t panels = ceil_div(row_tiles(r.N) * kBlocks, S::kPanelBlocks), units = panels * k_tile_count;
     constexpr int kReserved = 1024;  // of every block, by the system
     int room = device.shared_per_sm / S::kBlocksPerSm - kReserved;
@@ -40,18 +41,19 @@ Plan plan_for(const Request& r, const Device& device) {
     const int64_t share = ceil_div(units, blocks);
     plan.blocks = static_cast<int>(blocks);
 
-    plan.resident = share >= k_tile_count && rows * x_row_bytes(k_tile_count) <= room;
+    plan.resident = share >= k_tile_count && S::Inputs::bytes(M, k_tile_count) <= room;
     if (plan.resident) {
         plan.chunk = k_tile_count;
     } else {
         const int longest = static_cast<int>(share < k_tile_count ? share : k_tile_count);
-        const int per_row = room / 2 / rows - 16;  // a padded row takes 16 bytes more than its tiles
-        int rounds = per_row < 0 ? 0 : per_row / (S::kRound * kTileK * 2);
-        if (rounds > ceil_div(longest, S::kRound)) rounds = static_cast<int>(ceil_div(longest, S::kRound));
+        int rounds = static_cast<int>(ceil_div(longest, S::kRound));
+        while (rounds > 0 && 2 * S::Inputs::bytes(M, rounds * S::kRound) > room) --rounds;
         plan.chunk = rounds * S::kRound;
     }
     plan.fits = plan.chunk > 0;
-    plan.shared_bytes = S::kInputsAt + (plan.resident ? 1 : 2) * rows * x_row_bytes(plan.chunk);
+    plan.shared_bytes = S::kInputsAt + (plan.resident ? 1 : 2) * S::Inputs::bytes(M, plan.chunk);
+    const int64_t x_bytes = int64_t{2} * M * r.K, parts = r.whole_panels ? 0 : blocks + (panels < blocks ? panels : blocks);
+    plan.traffic = x_bytes * (plan.resident ? blocks : panels) + 2 * parts * S::kPanelBytes;
     plan.workspace_bytes = kCounterBytes + (r.whole_panels ? 0 : 2 * blocks * S::kPanelBytes);
     return plan;
 }
@@ -95,17 +97,15 @@ auto with_groups(const Request& r, const F& f) {
 }
 template <class F, Kind KIND>
 auto with_tokens(const Request& r, const F& f) {
-    switch (token_groups(KIND, static_cast<int>(r.M))) {
-        case 1:
-            if constexpr (KIND != Kind::kTall) return with_groups<F, KIND, 1>(r, f);
-        case 2:
-            if constexpr (KIND != Kind::kRows) return with_groups<F, KIND, 2>(r, f);
-        case 4:
-            if constexpr (KIND != Kind::kRows) return with_groups<F, KIND, 4>(r, f);
-        default:
-            if constexpr (KIND != Kind::kRows) return with_groups<F, KIND, 8>(r, f);
-    }
-    return with_groups<F, KIND, KIND == Kind::kRows ? 1 : 8>(r, f);
+    constexpr int kLeast = token_groups(KIND, 1), kMost = token_groups(KIND, 64);
+    const int groups = token_groups(KIND, static_cast<int>(r.M));
+    if constexpr (kLeast <= 1)
+        if (groups == 1) return with_groups<F, KIND, 1>(r, f);
+    if constexpr (kLeast <= 2 && kMost >= 2)
+        if (groups == 2) return with_groups<F, KIND, 2>(r, f);
+    if constexpr (kLeast <= 4 && kMost >= 4)
+        if (groups == 4) return with_groups<F, KIND, 4>(r, f);
+    return with_groups<F, KIND, kMost>(r, f);
 }
 template <class F>
 auto with_shape(const Request& r, const F& f) {
@@ -113,6 +113,8 @@ auto with_shape(const Request& r, const F& f) {
         case Kind::kTall: return with_tokens<F, Kind::kTall>(r, f);
         case Kind::kRows: return with_tokens<F, Kind::kRows>(r, f);
         case Kind::kBulk: return with_tokens<F, Kind::kBulk>(r, f);
+        case Kind::kGroup: return with_tokens<F, Kind::kGroup>(r, f);
+        case Kind::kTallGroup: return with_tokens<F, Kind::kTallGroup>(r, f);
         default: return with_tokens<F, Kind::kStream>(r, f);
     }
 }

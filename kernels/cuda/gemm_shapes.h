@@ -10,6 +10,8 @@ enum class Kind {
     kTall,    // weights to registers, panels of 256 rows: x is read from L2 a quarter as often
     kRows,    // weights to registers, panels of 16 rows: no sum over blocks even where N is small
     kBulk,    // weights by bulk copies to a ring per warp, panels of 64 rows
+    kGroup,      // weights to registers, products by wgmma, panels of 64 rows
+    kTallGroup,  // the same with panels of 192 or 256 rows
 };
 
 template <int RB, int WR, int WK, int DEPTH, bool TWO>
@@ -43,10 +45,10 @@ struct ShapeOf<Kind::kTall, 8, TWO>
     : Shape<TWO ? 1 : 2, 8, 1, 8, TWO, 1, false, Registers<TWO ? 1 : 2, 8, 1, 2, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kRows, 1, TWO>
-    : Shape<1, 1, 8, 1, TWO, 3, true, Registers<1, 1, 8, TWO ? 2 : 3, TWO>> {};
+    : Shape<1, 1, 8, 1, TWO, 2, true, Registers<1, 1, 8, 4, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kBulk, 1, TWO>
-    : Shape<4, 1, 8, 1, TWO, 2, true, Bulk<4, 1, 8, 3, TWO>> {};
+    : Shape<TWO ? 2 : 4, TWO ? 2 : 1, TWO ? 4 : 8, 1, TWO, 2, true, Bulk<TWO ? 2 : 4, TWO ? 2 : 1, TWO ? 4 : 8, TWO ? 5 : 3, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kBulk, 2, TWO>
     : Shape<2, 2, 4, 2, TWO, 2, true, Bulk<2, 2, 4, 5, TWO>> {};
@@ -55,12 +57,33 @@ struct ShapeOf<Kind::kBulk, 4, TWO>
     : Shape<2, 2, 4, 4, TWO, 1, false, Bulk<2, 2, 4, 6, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kBulk, 8, TWO>
-    : Shape<2, 2, 4, 8, TWO, 1, false, Bulk<2, 2, 4, 6, TWO>> {};
+    : Shape<TWO ? 1 : 2, TWO ? 4 : 2, TWO ? 2 : 4, 8, TWO, 1, false, Bulk<TWO ? 1 : 2, TWO ? 4 : 2, TWO ? 2 : 4, 6, TWO>> {};
+template <bool TWO>
+struct ShapeOf<Kind::kGroup, 1, TWO>
+    : Shape<1, 4, 4, 1, TWO, 1, true, Registers<1, 4, 4, 4, TWO>, true> {};
+template <bool TWO>
+struct ShapeOf<Kind::kGroup, 2, TWO>
+    : Shape<1, 4, 4, 2, TWO, 1, true, Registers<1, 4, 4, 4, TWO>, true> {};
+template <bool TWO>
+struct ShapeOf<Kind::kGroup, 4, TWO>
+    : Shape<1, 4, 4, 4, TWO, 1, true, Registers<1, 4, 4, 4, TWO>, true> {};
+template <bool TWO>
+struct ShapeOf<Kind::kGroup, 8, TWO>
+    : Shape<1, 4, 3, 8, TWO, 1, true, Registers<1, 4, 3, 3, TWO>, true> {};
+template <bool TWO>
+struct ShapeOf<Kind::kTallGroup, 2, TWO>
+    : Shape<1, 16, 1, 2, TWO, 1, true, Registers<1, 16, 1, 4, TWO>, true> {};
+template <bool TWO>
+struct ShapeOf<Kind::kTallGroup, 4, TWO>
+    : Shape<1, 16, 1, 4, TWO, 1, true, Registers<1, 16, 1, 4, TWO>, true> {};
+template <bool TWO>
+struct ShapeOf<Kind::kTallGroup, 8, TWO>
+    : Shape<1, 12, 1, 8, TWO, 1, true, Registers<1, 12, 1, TWO ? 4 : 6, TWO>, true> {};
 
 // The narrowest kernel of a kind that takes M tokens, or its widest: more tokens go in several launches.
 constexpr int token_groups(Kind kind, int M) {
     if (kind == Kind::kRows) return 1;
-    if (kind == Kind::kTall) return M <= 16 ? 2 : M <= 32 ? 4 : 8;
+    if (kind == Kind::kTall || kind == Kind::kTallGroup) return M <= 16 ? 2 : M <= 32 ? 4 : 8;
     return M <= 8 ? 1 : M <= 16 ? 2 : M <= 32 ? 4 : 8;
 }
 

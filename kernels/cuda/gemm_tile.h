@@ -89,4 +89,41 @@ AWQBENCH_DEVICE void add_tile(Weights& weights, int slot, bool second, int block
     }
 }
 
+// The same for four warps together, each with its 16 rows of the row tile.
+template <int D, int NT, bool TWO, class Weights>
+AWQBENCH_DEVICE void add_tile_by_group(Weights& weights, int slot, bool second, int block, arch::Shared at,
+                                       Sums<1, NT>& sums) {
+    constexpr int kBatch = TWO ? 2 : 4;
+    const arch::Word4 codes = weights.codes(slot, 0);
+    const uint64_t tokens = AtomInputs<NT>::descriptor(at);
+    float part[NT][4];
+#pragma unroll
+    for (int n = 0; n < NT; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) part[n][i] = 0.f;
+#pragma unroll
+    for (int first = 0; first < kFragments; first += kBatch) {
+        const uint32_t scales = weights.scales(slot, first / 2, block, second);
+        const Offsets zero = offsets_of_pair<D>(weights.zeros(slot, first / 2, block, second));
+        Pair a[kBatch][4];
+#pragma unroll
+        for (int s = 0; s < kBatch; ++s) decode<D>(codes.at[first + s], zero, a[s]);
+        arch::group_fence();
+#pragma unroll
+        for (int s = 0; s < kBatch; ++s)
+            arch::group_multiply<D, NT>(part, a[s], tokens + (first + s) * AtomInputs<NT>::kNextStep, s != 0);
+        if (first + kBatch == kFragments) weights.release(slot, 0);
+        arch::group_wait();
+        const float low = half_to_float(static_cast<uint16_t>(scales));
+        const float high = half_to_float(static_cast<uint16_t>(scales >> 16));
+#pragma unroll
+        for (int n = 0; n < NT; ++n) {
+            sums.at[0][n][0] += low * part[n][0];
+            sums.at[0][n][1] += low * part[n][1];
+            sums.at[0][n][2] += high * part[n][2];
+            sums.at[0][n][3] += high * part[n][3];
+        }
+    }
+}
+
 }  // namespace awqbench

@@ -24,7 +24,7 @@ struct FetchCursor {
     Segment segment;
     int k_tile, stop;  // stop: one round past the segment's last
     const uint8_t* codes;  // of the warp's first block in the tile, this lane's 16 bytes
-    uint32_t steps;        // the row tile's first step
+    const uint8_t* steps;  // of the row tile's first step, this lane's 4 bytes
 
     AWQBENCH_DEVICE void enter(const Problem& p, int warp_row, int warp_k) {
         int rows = first_row_block<RB, WR>(segment.panel, warp_row);
@@ -36,7 +36,7 @@ struct FetchCursor {
         stop = k_tile + (segment.end - segment.begin + kRound - 1) / kRound * kRound;
         codes = p.tiles + static_cast<uint64_t>(row_tile * p.k_tiles + k_tile) * kTileBytes + rows % kBlocks * kBlockBytes +
                 static_cast<uint32_t>(arch::thread() % kLanes * 16);
-        steps = static_cast<uint32_t>(row_tile * p.groups);
+        steps = p.steps + static_cast<uint64_t>(row_tile * p.groups) * kStepBytes + static_cast<uint32_t>(arch::thread() % kLanes * 4);
     }
     AWQBENCH_DEVICE FetchCursor(const Problem& p, const Segment& first, int warp_row, int warp_k) : segment(first) {
         enter(p, warp_row, warp_k);
@@ -51,9 +51,7 @@ struct FetchCursor {
             if (segment.valid()) enter(p, warp_row, warp_k);
         }
     }
-    AWQBENCH_DEVICE const uint8_t* step_at(const Problem& p, int group) const {
-        return p.steps + static_cast<uint64_t>(steps + static_cast<uint32_t>(group)) * kStepBytes;
-    }
+    AWQBENCH_DEVICE const uint8_t* step_at(int group) const { return steps + static_cast<uint64_t>(static_cast<uint32_t>(group)) * kStepBytes; }
 };
 
 // The groups of a k tile: one, or two of 32 (the second may not exist in the last tile).
@@ -96,13 +94,12 @@ struct RegisterWeights {
     }
     AWQBENCH_DEVICE void fetch_steps(const Problem& p, int d) {
         if (cursor.here()) {
-            const uint32_t lane = static_cast<uint32_t>(arch::thread()) % kLanes;
             int group[kGroups];
             groups_of<TWO>(p, cursor.k_tile, group);
 #pragma unroll
             for (int i = 0; i < kGroups; ++i) {
                 // Two loads from one address: words 0 to 31 and words 8 to 39, of which the last 8 lanes bring the zeros.
-                const uint8_t* const step = cursor.step_at(p, group[i]) + lane * 4;
+                const uint8_t* const step = cursor.step_at(group[i]);
                 slots[d].scales[i] = arch::load_word(step);
                 slots[d].zeros[i] = arch::load_word(step + kZeroBytes);
             }
@@ -173,7 +170,7 @@ struct BulkWeights {
             const int steps = (TWO && group[1] != group[0] ? 2 : 1) * kStepBytes;  // groups of a tile follow each other
             arch::barrier_expect(barrier, kCodeBytes + steps);
             arch::bulk_copy(to, cursor.codes, kCodeBytes, barrier, policy);
-            arch::bulk_copy(to + kCodeBytes, cursor.step_at(p, group[0]), steps, barrier, policy);
+            arch::bulk_copy(to + kCodeBytes, cursor.step_at(group[0]), steps, barrier, policy);
         }
         fetch_slot = fetch_slot + 1 == SLOTS ? 0 : fetch_slot + 1;
         cursor.advance(p, warp_row, warp_k);

@@ -85,8 +85,8 @@ std::string check(const Case& c) {
     std::mt19937 random(static_cast<uint32_t>(c.M * 31 + c.N * 17 + c.K * 7 + c.group + c.dtype));
     const Weights w = make_weights(c, random);
     const int64_t stride = c.K + c.padding;
-    simulated_device() = {std::abs(c.processors), 227 * 1024, 228 * 1024, true};
-    if (c.processors < 0) simulated_device() = {-c.processors, 99 * 1024, 100 * 1024, false};
+    simulated_device() = {std::abs(c.processors), 227 * 1024, 228 * 1024, true, true};
+    if (c.processors < 0) simulated_device() = {-c.processors, 99 * 1024, 100 * 1024, false, false};
 
     // Between the rows of x lie NaNs. Odd paddings also move x off its alignment.
     std::vector<uint16_t> x(static_cast<std::size_t>(c.M * stride), 0xffff), bias(static_cast<std::size_t>(c.N));

@@ -8,7 +8,7 @@ namespace awqbench {
 constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
 
 inline Device& simulated_device() {
-    static Device d{6, 227 * 1024, 228 * 1024, true};
+    static Device d{6, 227 * 1024, 228 * 1024, true, true};
     return d;
 }
 inline int device_of(int, Device* device) {

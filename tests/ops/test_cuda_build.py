@@ -13,7 +13,7 @@ from awqbench.ops import cuda_binding, cuda_build
 from awqbench.resources import content
 
 CUDA = content("kernels") / "cuda"
-needs_nvcc = pytest.mark.skipif(cuda_build.nvcc() is None, reason="no nvcc")
+NO_NVCC = cuda_build.nvcc() is None
 SAID = """\
 ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_ZN8awqbench4gemmILi1EEEvPKvx' for 'sm_90a'
@@ -26,6 +26,13 @@ ptxas info    : Function properties for plain
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 8 registers, used 0 barriers, 376 bytes cmem[0]
 """
+
+
+def needs_nvcc(test):
+    """The first of these tests compiles for all: a minute of processor time, several on a machine that is busy."""
+    for mark in (pytest.mark.skipif(NO_NVCC, reason="no nvcc"), pytest.mark.timeout(900), pytest.mark.slow):
+        test = mark(test)
+    return test
 
 
 @pytest.fixture
@@ -65,14 +72,13 @@ def test_older_compilers_leave_out_what_they_do_not_know():
 def test_every_kernel_compiles_for_every_target_without_spills_or_a_stack():
     kernels = cuda_build.library() and cuda_build.resources()
     assert kernels
-    by_kernel = {}
+    assert [entry for entry in kernels if entry.stack or entry.spill_stores or entry.spill_loads] == []
+    compiled = {}
     for entry in kernels:
-        by_kernel.setdefault((entry.source, entry.kernel), set()).add(entry.architecture)
-        assert (entry.stack, entry.spill_stores, entry.spill_loads) == (0, 0, 0), entry
-        assert entry.registers <= 255
-    compiled = set.union(*by_kernel.values())
-    assert compiled == {"80", "90a", "120"}
-    assert any(source == "dequantize.cu" and compiled == found for (source, _), found in by_kernel.items())
+        compiled.setdefault(entry.source, set()).add(entry.architecture)
+        assert 0 < entry.registers <= 255
+    assert "dequantize.cu" in compiled
+    assert {frozenset(found) for found in compiled.values()} == {frozenset({"80", "90a", "120"})}
 
 
 @needs_nvcc
