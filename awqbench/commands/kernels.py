@@ -29,7 +29,9 @@ Variants = Annotated[
 def check(
     only: Annotated[
         str | None,
-        typer.Option(help="Some checks, comma-separated: round-trip, one-hot, exact, accuracy, repeat, strides, ..."),
+        typer.Option(
+            help="Some checks, comma-separated: round-trip, one-hot, exact, accuracy, repeat, strides, sanitizer, ..."
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small shapes alone.")] = False,
     variants: Variants = "all",
@@ -56,7 +58,7 @@ def check(
     where = _device(device)
     rows = []
     kept = time.monotonic()
-    for row in check_rows(where, only, quick, variants, sanitizer and only is None, Budget(budget)):
+    for row in check_rows(where, only, quick, variants, sanitizer, Budget(budget)):
         rows.append(row)
         if row.status != "skip" and not as_json:
             print(row.line(), flush=True)

@@ -11,6 +11,7 @@ from awqbench.kernelbench.shapes import BATCHES, MODELS, ODD_N, SHARDS, fitting_
 
 SMALL = (1, 2, 8, 9, 16, 17, 33, 64)
 BOTH = ("fp16", "bf16")
+SANITIZER = "sanitizer"
 
 
 def small_cases() -> Iterator[Case]:
@@ -63,11 +64,14 @@ def large_cases() -> Iterator[Case]:
 
 
 def all_cases(quick: bool = False, only: str | None = None) -> list[Case]:
-    """The cases in order; `only` keeps some checks, by name, comma-separated. UserError for an unknown name."""
+    """The cases in order; `only` keeps some checks, by name, comma-separated. UserError for an unknown name.
+
+    `sanitizer` is a name too, of what is no case: check_command.check_rows.
+    """
     wanted = [name.strip() for name in only.split(",")] if only else list(CHECKS)
     for name in wanted:
-        if name not in CHECKS:
-            raise unknown_choice("check", name, CHECKS)
+        if name not in {*CHECKS, SANITIZER}:
+            raise unknown_choice("check", name, [*CHECKS, SANITIZER])
     cases = [*small_cases()] if quick else [*small_cases(), *middle_cases(), *large_cases()]
     return [case for case in dict.fromkeys(cases) if case.check in wanted]  # two models share a layer
 

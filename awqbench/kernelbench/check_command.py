@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 
 from awqbench.kernelbench import machine, supervise
 from awqbench.kernelbench.budget import Budget
+from awqbench.kernelbench.cases import SANITIZER
 from awqbench.kernelbench.ours import our_kernels
 from awqbench.kernelbench.outcome import Row, summary
 from awqbench.kernelbench.runner import items, run_here
@@ -21,11 +22,17 @@ from awqbench.kernelbench.sanitizer import sanitize
 def check_rows(
     device: torch.device, only: str | None, quick: bool, variants: str, sanitizer: bool, budget: Budget
 ) -> Iterator[Row]:
-    """All rows of a check. On a GPU in a process of their own, which may die; what the budget left out is a row too."""
+    """All rows of a check. On a GPU in a process of their own, which may die; what the budget left out is a row too.
+
+    `only` may name `sanitizer`, which otherwise comes last, where it is wanted."""
     kernels = our_kernels(device, variants)  # builds them, and says what hinders that, before any process starts
     work = items(kernels, quick=quick, only=only)
+    sanitizer = sanitizer if only is None else SANITIZER in only
     done = 0
-    if device.type == "cuda":
+    rows: Iterable[Row]
+    if not work:
+        rows = ()
+    elif device.type == "cuda":
         options = ["--device", str(device), "--variants", variants]
         options += ["--quick"] if quick else []
         options += ["--only", only] if only else []

@@ -22,17 +22,17 @@ Item = tuple[Implementation, Case]
 def items(
     kernels: Sequence[Implementation], *, quick: bool = False, tiny: bool = False, only: str | None = None
 ) -> list[Item]:
-    """Kernels with their cases: each kernel on small shapes before any on large ones. The layers of models are for the
-    first kernel alone, the one that runs by default; its variants have been through every shape but those."""
+    """Kernels with their cases: all kernels on small shapes, the first kernel, which runs by default, on every shape,
+    then its variants on every shape but the layers of models."""
     cases = list(tiny_cases()) if tiny else all_cases(quick, only)
-    last = set() if quick or tiny else set(large_cases())
-    small = set(all_cases(quick=True, only=only))
-    stages = (
-        [case for case in cases if tiny or case in small],
-        [case for case in cases if not tiny and case not in small and case not in last],
-    )
-    found = [(kernel, case) for stage in stages for kernel in kernels for case in stage]
-    return found + [(kernels[0], case) for case in cases if case in last and case not in small]
+    small = set(cases) if tiny else set(all_cases(quick=True, only=only))
+    last = set(large_cases()) - small
+    first, *variants = kernels
+    return [
+        *((kernel, case) for kernel in kernels for case in cases if case in small),
+        *((first, case) for case in cases if case not in small),
+        *((kernel, case) for kernel in variants for case in cases if case not in small and case not in last),
+    ]
 
 
 def carry_out(kernel: Implementation, case: Case, device: torch.device) -> Row:

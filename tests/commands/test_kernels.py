@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from awqbench.cli import app
 from awqbench.errors import BackendUnavailable, UserError
 from awqbench.kernelbench import checks
-from awqbench.kernelbench.outcome import CheckFailed
+from awqbench.kernelbench.outcome import CheckFailed, Row
 from awqbench.kernelbench.table import BEGIN, END, UNMEASURED
 
 CPU = ("--device", "cpu")
@@ -80,6 +80,17 @@ def test_a_failure_stops_nothing_and_is_status_1(monkeypatch: pytest.MonkeyPatch
     as_json = invoke("check", *CPU, "--quick", "--only", "one-hot", "--json")
     assert as_json.exit_code == 1
     assert json.loads(as_json.stdout)["summary"]["failing"] == ["ours: one-hot"]
+
+
+def test_the_sanitizer_alone_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that is faked: no check runs but the tools'."""
+    row = Row("ours", "memcheck", "small shapes", "pass", "2 checks watched", 1.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("awqbench.kernelbench.check_command.our_kernels", lambda device, variants: [None])
+    monkeypatch.setattr("awqbench.kernelbench.check_command.sanitize", lambda budget: iter([row]))
+    result = invoke("check", "--only", "sanitizer")
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines() == [row.line(), "1 pass; 0 fail; 0 error; 0 skip"]
 
 
 def test_nothing_checked_is_not_a_pass() -> None:
