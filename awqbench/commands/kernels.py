@@ -1,4 +1,4 @@
-"""`awqbench kernels check`, `bench` and `table`: options in, rows and tables out."""
+"""`awqbench kernels check`, `bench`, `record` and `table`: options in, rows and tables out."""
 
 from __future__ import annotations
 
@@ -121,6 +121,30 @@ def bench(
     if as_json:
         print(json.dumps(finished, indent=2))
     raise typer.Exit(ExitCode.MEASUREMENT_FAILED if finished["bad"] else ExitCode.DONE)
+
+
+@kernels.command()
+def record(
+    measured: Annotated[
+        Path, typer.Argument(help="A file that [bold]kernels bench --out[/] wrote, here or elsewhere.")
+    ],
+    results: Annotated[Path | None, typer.Option(help="The folder of records; by default kernels/results.")] = None,
+) -> None:
+    """Put the sessions of a file among the records: kernels/results/DEVICE.json. Doing it again changes nothing.
+
+    Example: [bold]awqbench kernels record runs/gpu/results.json[/]
+    """
+    from awqbench.kernelbench.machine import slug
+    from awqbench.kernelbench.results import load, save
+    from awqbench.resources import content
+
+    found = load(measured)
+    if found.device == "CPU":
+        raise UserError(f"{measured} holds times of a CPU, which are no measurements")
+    path = (results or content("kernels") / "results") / f"{slug(found.device)}.json"
+    for session in found.sessions:
+        save(path, session)
+    print(f"wrote {path}: {len(found.sessions)} session{'s' if len(found.sessions) != 1 else ''}")
 
 
 @kernels.command()

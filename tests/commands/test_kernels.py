@@ -18,6 +18,7 @@ from awqbench.cli import app
 from awqbench.errors import BackendUnavailable, UserError
 from awqbench.kernelbench import checks
 from awqbench.kernelbench.outcome import CheckFailed, Row
+from awqbench.kernelbench.results import Session, save
 from awqbench.kernelbench.table import BEGIN, END, UNMEASURED
 
 CPU = ("--device", "cpu")
@@ -28,7 +29,7 @@ def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["kernels", *map(str, arguments)])
 
 
-@pytest.mark.parametrize("command", ["check", "bench", "table"])
+@pytest.mark.parametrize("command", ["check", "bench", "record", "table"])
 def test_help_shows_an_example(command: str) -> None:
     shown = CliRunner().invoke(app, ["kernels", command, "--help"], env={"COLUMNS": "120", "TERM": "dumb"})
     assert shown.exit_code == 0
@@ -127,6 +128,19 @@ def test_bench_on_a_cpu_and_its_table(tmp_path: Path) -> None:
     document.write_text(f"{BEGIN}\n{END}\n")
     assert invoke("table", "--results", tmp_path, "--into", document, "--full").exit_code == 0
     assert "not a measurement of any kernel" in document.read_text()
+
+
+def test_measurements_from_elsewhere_are_recorded_once(tmp_path: Path) -> None:
+    measured = tmp_path / "results.json"
+    save(measured, Session("2026-01-01T00:00:00Z", "NVIDIA H100 80GB HBM3", "events"))
+    for _ in range(2):
+        assert invoke("record", measured, "--results", tmp_path / "kept").exit_code == 0
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert kept.name == "nvidia-h100-80gb-hbm3.json"
+    assert kept.read_text() == measured.read_text()
+    of_cpu = tmp_path / "cpu.json"
+    save(of_cpu, Session("1", "CPU", "loop"))
+    assert "no measurements" in str(invoke("record", of_cpu, "--results", tmp_path / "kept").exception)
 
 
 def test_table_without_results(tmp_path: Path) -> None:
