@@ -37,7 +37,7 @@ VERSION = 1  # kAwqbenchCudaVersion of kernels/cuda/w4a16.h
 ARCHITECTURES = {"80": (11, 0), "90a": (12, 0), "120": (12, 8)}
 PTX = "80"
 # Hidden symbols: those of the static CUDA runtime must not be replaced by the runtime that torch has loaded.
-# The kernels compressed: a fifteenth of the bytes on disk that line numbers and plain code would take.
+# Compressed and without line numbers: 4 MB instead of 40.
 FLAGS = ("-std=c++17", "-O3", "-Xptxas", "-v", "-Xfatbin=-compress-all", "-Xcompiler", "-fPIC,-fvisibility=hidden")
 # nvcc reads these itself: NVCC_APPEND_FLAGS=-lineinfo for a profiler's view of the source.
 OWN_FLAGS = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
