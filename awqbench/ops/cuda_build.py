@@ -37,7 +37,10 @@ VERSION = 1  # kAwqbenchCudaVersion of kernels/cuda/w4a16.h
 ARCHITECTURES = {"80": (11, 0), "90a": (12, 0), "120": (12, 8)}
 PTX = "80"
 # Hidden symbols: those of the static CUDA runtime must not be replaced by the runtime that torch has loaded.
-FLAGS = ("-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-fvisibility=hidden")
+# Compressed and without line numbers: 4 MB instead of 40.
+FLAGS = ("-std=c++17", "-O3", "-Xptxas", "-v", "-Xfatbin=-compress-all", "-Xcompiler", "-fPIC,-fvisibility=hidden")
+# nvcc reads these itself: NVCC_APPEND_FLAGS=-lineinfo for a profiler's view of the source.
+OWN_FLAGS = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
 LINK_FLAGS = ("-shared", "-cudart", "static", "-Xlinker", "--exclude-libs=ALL")
 BUILD = "python -m awqbench.ops.cuda_build --out FILE.so"
 HINT = "install the CUDA toolkit, or: pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm"
@@ -117,7 +120,8 @@ def _located() -> tuple[ctypes.CDLL, Path]:
 
 
 def _name(version: tuple[int, int]) -> str:
-    return f"w4a16-cuda-{digest((FLAGS, LINK_FLAGS, targets(version), version), sources())}.so"
+    recipe = FLAGS, LINK_FLAGS, targets(version), version, [os.environ.get(name) for name in OWN_FLAGS]
+    return f"w4a16-cuda-{digest(recipe, sources())}.so"
 
 
 def identity() -> str:
