@@ -43,7 +43,20 @@ class Check:
 def diagnose() -> list[Check]:
     """All checks, in the order in which a person would mend them. Never raises: a check that breaks is a finding."""
     found: list[Check] = []
-    for probe in (_python, _packages, _torch, _compiler, _gpu, _demo_model, _demo_text, _hub, _data, _content, _disk):
+    for probe in (
+        _python,
+        _packages,
+        _torch,
+        _compiler,
+        _gpu,
+        _cuda_kernels,
+        _demo_model,
+        _demo_text,
+        _hub,
+        _data,
+        _content,
+        _disk,
+    ):
         try:
             found.extend(probe())
         except Exception as error:
@@ -105,6 +118,29 @@ def _gpu() -> Iterator[Check]:
             yield Check("cuda", "warn", "torch sees no CUDA device")
     nvcc = shutil.which("nvcc")
     yield Check("nvcc", "ok" if nvcc else "warn", nvcc or "none: CUDA kernels cannot be built here")
+
+
+def _cuda_kernels() -> Iterator[Check]:
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    from awqbench.errors import BackendUnavailable
+    from awqbench.ops import cuda_build
+
+    try:
+        if os.environ.get(cuda_build.OVERRIDE):
+            yield Check("cuda kernels", "ok", f"{cuda_build.OVERRIDE}: {cuda_build.library_path()}")
+        elif program := cuda_build.nvcc():
+            version = ".".join(map(str, cuda_build.version_of(program)))
+            yield Check("cuda kernels", "ok", f"compiled by {program} {version} when first used on a GPU")
+        elif torch.cuda.is_available():
+            message = "no nvcc: 4-bit layers run through torch alone, far slower"
+            yield Check("cuda kernels", "warn", message, cuda_build.HINT)
+        else:
+            yield Check("cuda kernels", "ok", "not needed: no GPU to run them on")
+    except BackendUnavailable as error:
+        yield Check("cuda kernels", "warn", str(error), f"build them: {cuda_build.BUILD}")
 
 
 def _demo_model() -> Iterator[Check]:

@@ -18,7 +18,7 @@ from awqbench.errors import UserError
 from awqbench.executors.request import check_settings
 from awqbench.fingerprint import file_hash, folder_hash, suite_data
 from awqbench.formats.config import read_config
-from awqbench.ops import cpu
+from awqbench.ops import cpu, cuda_build
 from awqbench.record.environment import hardware, usable_cores
 from awqbench.record.files import content_key
 from awqbench.resources import content
@@ -124,7 +124,7 @@ def _weights(
         if not Path(backend.checkpoint).is_dir():
             raise UserError(f"backends.{name}.checkpoint: no folder at {backend.checkpoint}")
         read_config(Path(backend.checkpoint))  # a folder that is no checkpoint must not wait for its cell
-        return None, content_key([fingerprint.model_hash(Path(backend.checkpoint)), _kernel()])
+        return None, content_key([fingerprint.model_hash(Path(backend.checkpoint)), _kernel(shared["device"])])
     settings = spec.quantize_for(name)
     check_settings(settings)
     recipe: dict[str, Any] = {**shared, "quantize": settings.model_dump(exclude={"max_memory", "workers"})}
@@ -133,12 +133,15 @@ def _weights(
     if settings.overrides:
         recipe["overrides"] = data[settings.overrides] = file_hash(Path(settings.overrides))
     key = content_key(recipe)
-    return Job(f"checkpoint/{name}", "checkpoint", name, None, spec.role_of(name), key), content_key([key, _kernel()])
+    return Job(f"checkpoint/{name}", "checkpoint", name, None, spec.role_of(name), key), content_key(
+        [key, _kernel(shared["device"])]
+    )
 
 
-def _kernel() -> list[str | None]:
-    """What multiplies packed weights here: the kernel's sources, and whether it can be built."""
-    return [folder_hash(content("kernels") / "cpu"), cpu.unavailable()]
+def _kernel(device: str) -> list[str | None]:
+    """What multiplies packed weights here: the kernels' sources, and whether they can be built."""
+    on_cpu = [folder_hash(content("kernels") / "cpu"), cpu.unavailable()]
+    return [*on_cpu, cuda_build.identity()] if device.startswith("cuda") else on_cpu
 
 
 def _suite_jobs(

@@ -14,6 +14,7 @@ import pytest
 import awqbench
 from awqbench import doctor
 from awqbench.doctor import Check, diagnose
+from awqbench.ops import cuda_build
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +30,18 @@ def by_name() -> dict[str, Check]:
 
 def test_every_area_is_answered_and_what_is_missing_has_a_hint() -> None:
     found = by_name()
-    assert {"python", "packages", "torch", "c++ compiler", "gpu", "cuda", "nvcc", "demo model", "demo text"} <= set(
-        found
-    )
+    assert {
+        "python",
+        "packages",
+        "torch",
+        "c++ compiler",
+        "gpu",
+        "cuda",
+        "nvcc",
+        "cuda kernels",
+        "demo model",
+        "demo text",
+    } <= set(found)
     assert {"hugging face hub", "local data", "content: kernels", "content: suites", "content: reports", "disk"} <= set(
         found
     )
@@ -53,6 +63,15 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = by_name()
     assert found["c++ compiler"].status == "warn"
     assert found["nvcc"].status == "warn"
+
+
+def test_a_library_of_kernels_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cuda_build, "_located", cuda_build._located.__wrapped__)
+    monkeypatch.setenv(cuda_build.OVERRIDE, str(tmp_path / "gone.so"))
+    found = by_name()["cuda kernels"]
+    assert found.status == "warn"
+    assert "gone.so" in found.message
+    assert "--out" in found.hint
 
 
 def test_a_check_that_breaks_is_a_finding_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from awqbench.errors import UserError
-from awqbench.plan import NOISE, Plan, make_plan
+from awqbench.plan import NOISE, Plan, _kernel, make_plan
 from awqbench.sources.models import ResolvedModel
 from awqbench.spec import parse_spec
 
@@ -142,3 +142,10 @@ def test_mistakes_are_found_before_anything_runs(tmp_path: Path) -> None:
         plan(backends={"reference": {"kind": "reference"}, "a": {"kind": "awq", "checkpoint": "none/here"}})
     with pytest.raises(UserError, match="unknown text"):
         plan(suites={"perplexity": {"text": "nonesuch"}})
+
+
+def test_on_a_gpu_the_cuda_kernels_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _kernel("cuda:0")
+    monkeypatch.setattr("awqbench.ops.cuda_build.identity", lambda: "another")
+    assert _kernel("cuda:0") != before
+    assert _kernel("cpu") == before[:-1]

@@ -1,4 +1,4 @@
-"""Compile the C++ kernel on first use into a per-user cache, named by the hash of all that goes into it."""
+"""Compile the C++ kernel on first use; what building native code has in common: a per-user cache named by content."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -30,35 +31,58 @@ def compiler() -> str | None:
     return next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
 
 
+def digest(recipe: object, files: Iterable[Path]) -> str:
+    """16 hexadecimal digits that change with the recipe's repr and with the files' names and bytes."""
+    hashed = hashlib.sha256(repr(recipe).encode())
+    for file in files:
+        hashed.update(file.name.encode() + file.read_bytes())
+    return hashed.hexdigest()[:16]
+
+
+def cached(name: str, make: Callable[[Path], ctypes.CDLL]) -> ctypes.CDLL:
+    """The library `name` of the cache; where it is absent or broken, what `make` builds at a given path and loads.
+
+    Files that `make` leaves beside the library, named `name` and a suffix, are kept with it.
+    """
+    target = cache_dir("kernels") / name
+    if target.is_file():
+        try:
+            return ctypes.CDLL(str(target))
+        except OSError as error:
+            log.info("rebuilding %s: %s", target, error)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        library = make(Path(scratch) / name)
+        for beside in Path(scratch).glob(f"{name}.*"):
+            os.replace(beside, target.parent / beside.name)
+        os.replace(Path(scratch) / name, target)  # atomic: another process sees the whole file or none
+    return library
+
+
+def last_line(error: subprocess.SubprocessError) -> str:
+    """What a compiler said last: its error, or how it ended."""
+    text = (getattr(error, "stderr", None) or str(error)).strip()
+    return (text.splitlines() or ["no message"])[-1]
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The compiled kernel, built if the cache lacks it. Raises BackendUnavailable with the reason when it can't be."""
     folder = content("kernels") / "cpu"
     sources = sorted(folder.glob("*.cpp"))
-    digest = hashlib.sha256(repr((FLAGS, THREADING, platform.machine())).encode())
-    for file in (*sources, *sorted(folder.glob("*.h"))):
-        digest.update(file.name.encode() + file.read_bytes())
     try:
-        target = cache_dir("kernels") / f"w4a16-cpu-{digest.hexdigest()[:16]}.so"
-        if target.is_file():
-            try:
-                return ctypes.CDLL(str(target))
-            except OSError as error:
-                log.info("rebuilding %s: %s", target, error)
-        program = compiler()
-        if program is None:
-            raise BackendUnavailable("no C++ compiler for the CPU kernel (install one: apt-get install g++)")
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            return _build(program, sources, Path(scratch), target)
+        key = digest((FLAGS, THREADING, platform.machine()), (*sources, *sorted(folder.glob("*.h"))))
+        return cached(f"w4a16-cpu-{key}.so", lambda built: _build(sources, built))
     except (OSError, UserError) as error:
         raise BackendUnavailable(f"the CPU kernel cannot be built: {error}") from None
 
 
-def _build(program: str, sources: list[Path], scratch: Path, target: Path) -> ctypes.CDLL:
+def _build(sources: list[Path], built: Path) -> ctypes.CDLL:
+    program = compiler()
+    if program is None:
+        raise BackendUnavailable("no C++ compiler for the CPU kernel (install one: apt-get install g++)")
     problem = ""
     for compile_flags, link_flags in THREADING:
-        built = scratch / target.name
-        objects = [str(scratch / f"{source.stem}.o") for source in sources]
+        objects = [str(built.with_name(f"{source.stem}.o")) for source in sources]
         commands = [
             [program, *FLAGS, *compile_flags, "-c", str(source), "-o", made]
             for source, made in zip(sources, objects, strict=True)
@@ -69,12 +93,10 @@ def _build(program: str, sources: list[Path], scratch: Path, target: Path) -> ct
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
             library = ctypes.CDLL(str(built))
         except subprocess.SubprocessError as error:
-            problem = (getattr(error, "stderr", None) or str(error)).strip()
+            problem = last_line(error)
         except OSError as error:  # a missing OpenMP symbol
             problem = str(error)
         else:
-            os.replace(built, target)  # atomic: another process sees the whole file or none
-            log.info("built %s with %s %s", target, program, " ".join(compile_flags))
+            log.info("built %s with %s %s", built.name, program, " ".join(compile_flags))
             return library
-    reason = (problem.splitlines() or ["no message"])[-1]
-    raise BackendUnavailable(f"the C++ compiler {program} cannot build the CPU kernel: {reason}")
+    raise BackendUnavailable(f"the C++ compiler {program} cannot build the CPU kernel: {problem}")

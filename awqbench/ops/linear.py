@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from awqbench.ops import layout, torch_int4
+from awqbench.ops import cuda, cuda_layout, layout, torch_int4
 from awqbench.ops.op import w4a16_linear
 from awqbench.ops.select import select_kernel
 from awqbench.quantization.tensor import QuantizedTensor
@@ -15,8 +15,8 @@ class QuantizedLinear(nn.Module):
     """y = x W^T + b with W as `QuantizedTensor` integers; never a dense W beyond a small scratch.
 
     x: float [..., in], y: [..., out] in x's type. `kernel` names what runs (`select_kernel`). The memory held is half
-    a byte per weight (a byte for codes of more than four bits) and three bytes per group, beside the bias; scales that
-    float16 cannot hold keep their own type.
+    a byte per weight (a byte for codes of more than four bits) and three bytes per group (two and a half for the kernel
+    `cuda`, whose sizes are rounded up to 64), beside the bias; scales that float16 cannot hold keep their own type.
     """
 
     kernel: str
@@ -47,14 +47,25 @@ class QuantizedLinear(nn.Module):
             group_size=self.group_size,
             bits=self.bits,
             half_scales=scales.dtype == torch.float16,
+            nibble_zeros=bool((quantized.zeros <= cuda_layout.LARGEST_ZERO).all()),
+            in_features=self.in_features,
         )
-        # Scales are held as integers, their bit patterns, so that module.to(dtype) cannot round them.
-        held = {"zeros": quantized.zeros.contiguous(), "scale_bits": _bits(scales)}
-        if self.kernel == "torch-int4":
-            codes, kernel_scales = torch_int4.pack(quantized.codes, scales, quantized.zeros)
-            held |= {"codes": codes, "kernel_scale_bits": _bits(kernel_scales)}
+        if self.kernel == "cuda":
+            # Packed where it will lie: a GPU does it in no time.
+            tiles, steps = cuda_layout.pack(
+                quantized.codes.to(device), scales.to(device), quantized.zeros.to(device), self.group_size
+            )
+            held = {"tiles": tiles, "steps": steps}
+            if torch.device(device).type == "cuda":
+                cuda.reserve(device, self.out_features, self.in_features, self.group_size)
         else:
-            held["codes"] = layout.pack_rows(quantized.codes, self.group_size, self.width)
+            # Scales are held as integers, their bit patterns, so that module.to(dtype) cannot round them.
+            held = {"zeros": quantized.zeros.contiguous(), "scale_bits": _bits(scales)}
+            if self.kernel == "torch-int4":
+                codes, kernel_scales = torch_int4.pack(quantized.codes, scales, quantized.zeros)
+                held |= {"codes": codes, "kernel_scale_bits": _bits(kernel_scales)}
+            else:
+                held["codes"] = layout.pack_rows(quantized.codes, self.group_size, self.width)
         for name, tensor in held.items():
             self.register_buffer(name, tensor.to(device))
         self.register_buffer("bias", None if bias is None else bias.detach().to(device=device, dtype=dtype))
@@ -62,11 +73,20 @@ class QuantizedLinear(nn.Module):
     @property
     def scales(self) -> Tensor:
         """[out, groups], as in the checkpoint."""
-        return self.get_buffer("scale_bits").view(self.held_dtype).to(self.scale_dtype)
+        if self.kernel == "cuda":
+            held = cuda_layout.unpack_steps(self.get_buffer("steps"), self.out_features)[0]
+        else:
+            held = self.get_buffer("scale_bits").view(self.held_dtype)
+        return held.to(self.scale_dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out], in x's type."""
         held = self._buffers  # module attributes are looked up slowly, and a decoding step makes hundreds of calls
+        if self.kernel == "cuda":
+            multiplied: Tensor = cuda.w4a16_gemm(
+                x, held["tiles"], held["steps"], held["bias"], self.out_features, self.group_size
+            )
+            return multiplied
         if self.kernel == "torch-int4":
             scales = held["kernel_scale_bits"].view(torch.bfloat16)  # type: ignore[union-attr]
         else:
@@ -78,6 +98,10 @@ class QuantizedLinear(nn.Module):
 
     def to_quantized(self) -> QuantizedTensor:
         """The integers, scales and zero points that the layer was made from, exact to the bit."""
+        if self.kernel == "cuda":
+            packed = self.get_buffer("tiles"), self.get_buffer("steps")
+            codes, scales, zeros = cuda_layout.unpack(*packed, self.out_features, self.in_features, self.group_size)
+            return QuantizedTensor(codes, scales.to(self.scale_dtype), zeros, self.bits, self.group_size)
         if self.kernel == "torch-int4":
             codes = torch_int4.unpack(self.codes, self.in_features, self.group_size)
         else:

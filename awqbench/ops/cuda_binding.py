@@ -1,0 +1,169 @@
+"""The CUDA kernels (kernels/cuda/w4a16.h) bound through ctypes: launches on torch's current stream.
+
+Nothing is compiled or loaded before the first use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from awqbench.errors import BackendUnavailable
+from awqbench.ops import cuda_layout
+from awqbench.ops.cuda_workspace import Workspaces
+from awqbench.ops.dequantize import dequantize_rows
+from awqbench.ops.layout import BYTE
+
+log = logging.getLogger(__name__)
+
+DTYPES = {torch.float16: 0, torch.bfloat16: 1}  # as the C interface counts them
+MAX_ROWS = 64  # of one launch of the packed kernel
+CAPABILITY = (8, 0)
+ALIGNMENT = 16  # bytes, of every pointer and of x's rows
+_POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+
+
+class _Functions:
+    """The C interface, kernels/cuda/w4a16.h, with its argument types."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        try:
+            self.gemm, self.dequantize = library.awqbench_cuda_gemm, library.awqbench_cuda_dequantize
+            self.workspace, self.variants = library.awqbench_cuda_workspace, library.awqbench_cuda_variants
+            self.error = library.awqbench_cuda_error
+        except AttributeError as error:
+            raise BackendUnavailable(f"the CUDA kernels are incomplete: {error}") from None
+        self.gemm.argtypes = [_POINTER] * 6 + [_INT64] * 6 + [_INT, _INT, _POINTER]
+        self.dequantize.argtypes = [_POINTER] * 3 + [_INT64] * 3 + [_INT, _POINTER]
+        self.workspace.argtypes, self.workspace.restype = [_INT64] * 4 + [_INT], _INT64
+        self.variants.restype = self.error.restype = ctypes.c_char_p
+
+
+@cache
+def _functions() -> _Functions:
+    from awqbench.ops.cuda_build import library  # `python -m` runs that module: importing it here would load it twice
+
+    return _Functions(library())
+
+
+def variants() -> list[str]:
+    """The names of the kernel's variants; `gemm` takes an index into them, and 0 chooses by shape."""
+    return bytes(_functions().variants()).decode().split(",")
+
+
+def unavailable(device: str | torch.device) -> str | None:
+    """Why the kernels cannot run on a CUDA device, or None; logged once, as the fallback is far slower."""
+    if not torch.cuda.is_available():
+        return _unavailable(0)
+    with torch.cuda.device(device):
+        return _unavailable(torch.cuda.current_device())
+
+
+@cache
+def _unavailable(index: int) -> str | None:
+    try:
+        if not torch.cuda.is_available():
+            raise BackendUnavailable("torch sees no CUDA device")
+        found = torch.cuda.get_device_capability(index)
+        if found < CAPABILITY:
+            wanted = ".".join(map(str, CAPABILITY))
+            raise BackendUnavailable(
+                f"cuda:{index} has compute capability {found[0]}.{found[1]}, not {wanted} or newer"
+            )
+        _functions()
+        _try_out(torch.device("cuda", index))
+    except BackendUnavailable as error:
+        log.warning("falling back to a slow CUDA path: %s", error)
+        return str(error)
+    return None
+
+
+def _try_out(device: torch.device) -> None:
+    """Dequantize one tile and look at it: a driver that is too old shows here, not in the middle of a model."""
+    codes = torch.arange(64 * 64, dtype=torch.int32).remainder(16).to(torch.uint8).view(64, 64)
+    scales, zeros = torch.linspace(0.5, 2, 64).half().view(64, 1), (torch.arange(64) % 16).to(torch.uint8).view(64, 1)
+    expected = dequantize_rows(codes, scales, zeros, 64, 64, BYTE).half()
+    try:
+        packed = cuda_layout.pack(codes.to(device), scales.to(device), zeros.to(device), 64)
+        found = dequantize(*packed, 64, 64, 64, torch.float16).cpu()
+    except RuntimeError as error:
+        raise BackendUnavailable(f"the CUDA kernels do not run on {device}: {error}") from None
+    if not torch.equal(found, expected):
+        raise BackendUnavailable(f"the CUDA kernels give wrong weights on {device}")
+
+
+def _checked(code: int, name: str) -> None:
+    if code:
+        raise RuntimeError(f"{name}: {bytes(_functions().error(code)).decode()} ({code})")
+
+
+@cache
+def _workspaces(index: int) -> Workspaces:
+    device = torch.device("cuda", index)
+    zeros = partial(torch.zeros, dtype=torch.uint8, device=device)
+    return Workspaces(
+        zeros, torch.cuda.is_current_stream_capturing, lambda: torch.cuda.current_stream(device).synchronize()
+    )
+
+
+@cache
+def _workspace_bytes(n: int, k: int, group_size: int, index: int) -> int:
+    """What a weight needs with any number of rows, so that its first call of each kind cannot grow a workspace."""
+    needed = [_functions().workspace(m, n, k, group_size, index) for m in range(1, MAX_ROWS + 1)]
+    if min(needed) < 0:
+        raise RuntimeError(f"no workspace size for {n} x {k} in groups of {group_size}: {min(needed)}")
+    return max(1, *map(int, needed))
+
+
+def reserve(device: str | torch.device, out_features: int, inputs: int, group_size: int) -> None:
+    """Make the current stream's workspace large enough for a weight, before a graph is captured."""
+    with torch.cuda.device(device):
+        index = torch.cuda.current_device()
+        _workspaces(index).take(_stream(index), _workspace_bytes(out_features, inputs, group_size, index))
+
+
+def _stream(index: int) -> int:
+    """The handle of torch's current stream, without an object around it where torch has such a function."""
+    raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+    return int(raw(index)) if raw else int(torch.cuda.current_stream(index).cuda_stream)
+
+
+def gemm(
+    x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_features: int, group_size: int, variant: int = 0
+) -> Tensor:
+    """One launch: x [M, K] of 1 to 64 rows, float16 or bfloat16 on a CUDA device, `bias` in its type."""
+    (m, k), index = x.shape, x.get_device()
+    if torch.cuda.current_device() != index:
+        with torch.cuda.device(index):
+            return gemm(x, tiles, steps, bias, out_features, group_size, variant)
+    # The kernels read x in 16-byte pieces. K is a multiple of 32: a copy is aligned.
+    if x.stride(1) != 1 or (m > 1 and x.stride(0) * 2 % ALIGNMENT) or x.data_ptr() % ALIGNMENT:
+        x = x.clone(memory_format=torch.contiguous_format)
+    stream, out = _stream(index), x.new_empty(m, out_features)
+    workspace = _workspaces(index).take(stream, _workspace_bytes(out_features, k, group_size, index))
+    code = _functions().gemm(
+        x.data_ptr(), tiles.data_ptr(), steps.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(),
+        workspace.data_ptr(), workspace.numel(), m, out_features, k, group_size, x.stride(0) if m > 1 else k,
+        DTYPES[x.dtype], variant, stream,
+    )  # fmt: skip
+    _checked(code, "awqbench_cuda_gemm")
+    return out
+
+
+def dequantize(
+    tiles: Tensor, steps: Tensor, out_features: int, inputs: int, group_size: int, dtype: torch.dtype
+) -> Tensor:
+    """The weight [out_features, inputs] in float16 or bfloat16, each number rounded once. On a CUDA device."""
+    index = tiles.get_device()
+    out = torch.empty(out_features, inputs, dtype=dtype, device=tiles.device)
+    with torch.cuda.device(index):
+        code = _functions().dequantize(
+            tiles.data_ptr(), steps.data_ptr(), out.data_ptr(), out_features, inputs, group_size, DTYPES[dtype],
+            _stream(index),
+        )  # fmt: skip
+    _checked(code, "awqbench_cuda_dequantize")
+    return out

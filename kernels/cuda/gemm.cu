@@ -1,0 +1,132 @@
+// The C interface of the product: which kernel, then the launch. awqbench_cuda_error and _version: dequantize.cu.
+#include "w4a16.h"
+
+#include "gemm_launch.h"
+
+namespace awqbench {
+namespace {
+
+struct Variant {
+    const char* name;
+    Kind kind;
+    bool whole_panels, overlap;
+};
+
+// Index 0 chooses one of the others.
+constexpr Variant kVariants[] = {
+    {"default", Kind::kStream, false, false},
+    {"stream", Kind::kStream, false, false},
+    {"stream-whole", Kind::kStream, true, false},
+    {"stream-overlap", Kind::kStream, false, true},
+    {"tall", Kind::kTall, false, false},
+    {"tall-overlap", Kind::kTall, false, true},
+    {"rows", Kind::kRows, true, false},
+    {"rows-overlap", Kind::kRows, true, true},
+    {"bulk", Kind::kBulk, false, false},
+    {"bulk-overlap", Kind::kBulk, false, true},
+    {"group", Kind::kGroup, false, false},
+    {"group-overlap", Kind::kGroup, false, true},
+    {"tall-group", Kind::kTallGroup, false, false},
+    {"tall-group-overlap", Kind::kTallGroup, false, true},
+};
+constexpr int kVariantCount = sizeof kVariants / sizeof kVariants[0];
+
+Request request_of(int64_t M, int64_t N, int64_t K, int64_t group, const Variant& v, const Device& device) {
+    Request r{};
+    r.M = M;
+    r.N = N;
+    r.K = K;
+    r.group = group;
+    r.kind = v.kind;
+    if (r.kind == Kind::kBulk && !device.bulk) r.kind = Kind::kStream;
+    if (r.kind == Kind::kGroup && !device.wgmma) r.kind = Kind::kStream;
+    if (r.kind == Kind::kTallGroup && !device.wgmma) r.kind = Kind::kTall;
+    r.whole_panels = v.whole_panels;
+    r.overlap = v.overlap && device.bulk;
+    return r;
+}
+
+Plan plan_of(const Request& r, const Device& device) {
+    return with_shape(r, [&](auto shape) { return plan_for<decltype(shape)>(r, device); });
+}
+
+// Tokens per launch: as many as a kernel of this kind takes and shared memory holds.
+int64_t tokens_at_once(Request r, const Device& device) {
+    if (r.kind == Kind::kRows && r.M > 8) r.M = 8;
+    while (r.M > 1 && !plan_of(r, device).fits) r.M = r.M > 32 ? 32 : r.M > 16 ? 16 : r.M > 8 ? 8 : r.M / 2;
+    return r.M;
+}
+
+// What the counts in kernels/NOTES.md suggest; unmeasured. Up to 16 tokens a warp's own mma costs the fewest instructions
+// per weight, beyond that wgmma. Higher panels read x less often and have larger partial sums: the fewer bytes win.
+Variant choose(int64_t M, int64_t N, int64_t K, int64_t group, const Device& device) {
+    const bool wide = M > 16 && device.wgmma;
+    const Variant low{"", wide ? Kind::kGroup : Kind::kStream, false, false};
+    const Variant high{"", wide ? Kind::kTallGroup : Kind::kTall, false, false};
+    if (M <= 8) return low;
+    const Plan a = plan_of(request_of(M, N, K, group, low, device), device);
+    const Plan b = plan_of(request_of(M, N, K, group, high, device), device);
+    return b.fits && (!a.fits || b.traffic < a.traffic) ? high : low;
+}
+
+bool valid(int64_t M, int64_t N, int64_t K, int64_t group) {
+    // So that k tiles fit 16 bits, and numbers of tiles 31.
+    constexpr int64_t kMostK = int64_t{1} << 21, kMost = int64_t{1} << 40;
+    if (M < 1 || M > 64 || N < 1 || K < 32 || K > kMostK || K % 32 != 0 || N > kMost / K) return false;
+    return group == K || group == 32 ? K % group == 0 : group > 0 && group % 64 == 0 && K % group == 0;
+}
+
+}  // namespace
+}  // namespace awqbench
+
+using namespace awqbench;
+
+extern "C" {
+
+int awqbench_cuda_gemm(const void* x, const void* tiles, const void* steps, const void* bias, void* y, void* workspace,
+                       int64_t workspace_bytes, int64_t M, int64_t N, int64_t K, int64_t group, int64_t x_stride,
+                       int dtype, int variant, void* stream) {
+    if (!valid(M, N, K, group) || variant < 0 || variant >= kVariantCount || (dtype != kHalf && dtype != kBfloat16))
+        return kInvalidValue;
+    Device device;
+    if (const int error = current_device(&device)) return error;
+    Request r = request_of(M, N, K, group, variant == 0 ? choose(M, N, K, group, device) : kVariants[variant], device);
+    r.tiles = tiles;
+    r.steps = steps;
+    r.bias = bias;
+    r.workspace = workspace;
+    r.workspace_bytes = workspace_bytes;
+    r.x_stride = x_stride;
+    r.stream = stream;
+    const int64_t most = tokens_at_once(r, device);
+    for (int64_t token = 0; token < M; token += most) {
+        r.M = M - token < most ? M - token : most;
+        r.x = static_cast<const uint16_t*>(x) + token * x_stride;
+        r.y = static_cast<uint16_t*>(y) + token * N;
+        if (const int error = dtype == kHalf ? launch_half(r, device) : launch_bfloat16(r, device)) return error;
+    }
+    return 0;
+}
+
+int64_t awqbench_cuda_workspace(int64_t M, int64_t N, int64_t K, int64_t group, int device_index) {
+    Device device;
+    if (!valid(M, N, K, group) || device_of(device_index, &device)) return 0;
+    int64_t bytes = 0;
+    for (const Variant& variant : kVariants) {
+        Request r = request_of(M, N, K, group, variant, device);
+        r.M = tokens_at_once(r, device);
+        const int64_t needed = plan_of(r, device).workspace_bytes;
+        if (needed > bytes) bytes = needed;
+        r.M = M % r.M;  // a last, smaller launch may be another kernel
+        if (r.M > 0 && plan_of(r, device).workspace_bytes > bytes) bytes = plan_of(r, device).workspace_bytes;
+    }
+    return bytes;
+}
+
+const char* awqbench_cuda_variants() {
+    static_assert(kVariantCount == 14, "and here");
+    return "default,stream,stream-whole,stream-overlap,tall,tall-overlap,rows,rows-overlap,bulk,bulk-overlap,"
+           "group,group-overlap,tall-group,tall-group-overlap";
+}
+
+}  // extern "C"

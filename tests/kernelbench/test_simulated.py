@@ -1,0 +1,82 @@
+"""The checks on the kernels' own source, run on the CPU by kernels/host/simt.h: packing, binding, kernels, protocol.
+
+A GPU runs the same calls with the same arguments; what only it can show is time, and how launches overlap.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from awqbench.kernelbench import native
+from awqbench.kernelbench.checks import Case
+from awqbench.kernelbench.ours import Operator
+from awqbench.kernelbench.problem import Shape
+from awqbench.kernelbench.runner import carry_out
+from awqbench.ops import build
+from awqbench.ops.cuda_binding import MAX_ROWS
+from awqbench.resources import content
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
+
+CASES = (
+    Case("accuracy", Shape(72, 352, 32), (1, 9, 64), bias=True),
+    Case("accuracy", Shape(64, 96, 96), (1, 17), "bf16"),
+    Case("accuracy", Shape(200, 256, 128), (33,), "bf16", bias=True),
+    Case("exact", Shape(72, 128, 64), (8, 16)),
+    Case("one-hot", Shape(72, 96, 32), (16,)),
+    Case("repeat", Shape(72, 96, 32), (3,)),
+    Case("chain", Shape(96, 96, 32), (3,)),
+    Case("strides", Shape(72, 96, 96), (3,)),
+)
+
+
+class Simulated(Operator):
+    """One variant."""
+
+    def __init__(self, variant: int) -> None:
+        super().__init__(torch.device("cpu"))
+        self.variant, self.raw_rows = variant, MAX_ROWS
+
+    def run(self, packed: Any, x: Tensor) -> Tensor:
+        x = x if x.stride(1) == 1 else x.contiguous()
+        y = x.new_empty(len(x), packed["n"])
+        self.run_into(packed, x, y, torch.zeros(self.workspace_bytes(packed, len(x)), dtype=torch.uint8))
+        return y
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ctypes.CDLL]:
+    compiler, source = build.compiler(), content("kernels") / "host" / "library.cpp"
+    assert compiler is not None
+    built = tmp_path_factory.mktemp("simulated") / "library.so"
+    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
+    subprocess.run([compiler, *flags, source, "-o", built], check=True)
+    loaded = ctypes.CDLL(str(built))
+    loaded.awqbench_cuda_variants.restype = ctypes.c_char_p
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native.cuda_build, "library", lambda: loaded)
+        patch.setattr(torch.cuda, "current_stream", lambda device=None: SimpleNamespace(cuda_stream=0))
+        patch.setattr(torch.cuda, "current_device", lambda: 0)
+        native._library.cache_clear()
+        yield loaded
+    native._library.cache_clear()
+
+
+def test_every_variant_passes(library: ctypes.CDLL) -> None:
+    names = library.awqbench_cuda_variants().decode().split(",")
+    rows = [carry_out(Simulated(number), case, torch.device("cpu")) for number in range(len(names)) for case in CASES]
+    assert [row.line() for row in rows if row.status != "pass"] == []
+    assert len(rows) == len(names) * len(CASES)
+
+
+def test_a_variant_that_does_not_exist_is_an_error_row(library: ctypes.CDLL) -> None:
+    row = carry_out(Simulated(99), CASES[0], torch.device("cpu"))
+    assert (row.status, "invalid argument (variant 99, M=1 72x352 g32)" in row.detail) == ("error", True)
