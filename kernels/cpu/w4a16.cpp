@@ -5,6 +5,7 @@
 #include "w4a16.h"
 
 #include <iterator>
+#include <vector>
 
 namespace awqbench {
 namespace {
@@ -14,32 +15,94 @@ const Isa* const kChoices[] = {
 #if defined(__x86_64__)
     &kAvx2,
     &kAvx512,
+#elif defined(__aarch64__)
+    &kNeon,
+#endif
+#if defined(AWQBENCH_AVX512_BF16)
+    &kAvx512Bf16,
 #endif
 };
 
 bool supported(int choice) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (choice == 2) return __builtin_cpu_supports("avx512f") && supported(1);
+#if defined(AWQBENCH_AVX512_BF16)
+    if (choice == 3) return __builtin_cpu_supports("avx512bf16") && supported(2);
+#endif
+    if (choice == 2)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && supported(1);
     if (choice == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#elif defined(__aarch64__)
+    if (choice == 1) return true;  // NEON is part of the architecture
 #endif
     return choice == 0;
 }
 
-const Kernel& kernel(int isa, int width) { return width == 8 ? kChoices[isa]->bytes : kChoices[isa]->nibbles; }
+// One linear layer, as the C interface takes it.
+struct Linear {
+    const uint8_t* codes;
+    const uint16_t* scales;
+    const uint8_t* zeros;
+    const void* bias;  // [N], or null
+    int64_t N, K, group;
+    int32_t width;     // bits that a code takes: 4 or 8
+    int32_t bias_type;
+    int32_t isa;
 
-void multiply_rows(const Kernel& kernel, const Weights& w, ptrdiff_t row, const float* x, const float* bias, float* out,
-                   ptrdiff_t M, ptrdiff_t N) {
+    Weights weights() const { return {codes, scales, zeros, static_cast<ptrdiff_t>(K), static_cast<ptrdiff_t>(group)}; }
+};
+
+template <class X>
+void multiply_rows(const KernelOf<X>& kernel, const Weights& w, ptrdiff_t row, const X* x, ptrdiff_t m, float* out) {
+    for (ptrdiff_t r = 0; r < kRows; r += kernel.width[m]) kernel.tile[m](w, row + r, x, out + r, kRows);
+}
+
+// A unit's sums for one input, with their bias, to the output in its type; rows before `from` are left out.
+void store(const float* sums, ptrdiff_t from, const float* bias, void* out, Type type, ptrdiff_t at, const Isa& isa) {
+    float total[kRows];
+    for (ptrdiff_t r = 0; r < kRows; ++r) total[r] = bias ? sums[r] + bias[r] : sums[r];
+    uint16_t narrowed[kRows];
+    if (type != kFloat) (type == kBfloat ? isa.bfloat : isa.half).narrow(total, narrowed, kRows);
+    const size_t size = type == kFloat ? sizeof(float) : sizeof(uint16_t);
+    const char* source = type == kFloat ? reinterpret_cast<char*>(total) : reinterpret_cast<char*>(narrowed);
+    char* target = static_cast<char*>(out) + at * size;
+    if (from)
+        std::memcpy(target + from * size, source + from * size, (kRows - from) * size);
+    else if (type == kFloat)
+        std::memcpy(target, source, sizeof total);  // a constant size: two moves and no call
+    else
+        std::memcpy(target, source, sizeof narrowed);
+}
+
+template <class X>
+void multiply(const KernelOf<X>& kernel, const Isa& isa, const Linear& linear, const X* x, const float* bias, void* out,
+              ptrdiff_t M, Type type, int threads) {
+    const Weights w = linear.weights();
+    const ptrdiff_t N = linear.N, units = (N + kRows - 1) / kRows;
     // Tiles of nearly equal height: 8 inputs are 4 + 4, not 6 + 2.
     const ptrdiff_t tiles = (M + kernel.inputs - 1) / kernel.inputs;
-    for (ptrdiff_t t = 0; t < tiles; ++t) {
-        const ptrdiff_t begin = M * t / tiles, m = M * (t + 1) / tiles - begin;
-        for (ptrdiff_t r = row; r < row + kRows; r += kernel.width[m])
-            kernel.tile[m](w, r, x + begin * w.K, out + begin * N + r, N);
+    (void)threads;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (ptrdiff_t unit = 0; unit < units; ++unit) {
+        // The last unit ends with the last row; rows that another unit has are computed again and not stored.
+        const ptrdiff_t row = unit * kRows + kRows > N ? N - kRows : unit * kRows, from = unit * kRows - row;
+        for (ptrdiff_t t = 0; t < tiles; ++t) {
+            const ptrdiff_t begin = M * t / tiles, m = M * (t + 1) / tiles - begin;
+            float sums[kMaxInputs * kRows];
+            multiply_rows(kernel, w, row, x + begin * w.K, m, sums);
+            for (ptrdiff_t i = 0; i < m; ++i)
+                store(sums + i * kRows, from, bias ? bias + row : nullptr, out, type, (begin + i) * N + row, isa);
+        }
     }
-    if (bias)
-        for (ptrdiff_t m = 0; m < M; ++m)
-            for (ptrdiff_t r = row; r < row + kRows; ++r) out[m * N + r] += bias[r];
+}
+
+// `n` numbers of a type as floats: where they lie, or converted into `room`.
+const float* floats(const void* numbers, Type type, ptrdiff_t n, const Isa& isa, std::vector<float>& room) {
+    if (!numbers || type == kFloat) return static_cast<const float*>(numbers);
+    if (room.size() < static_cast<size_t>(n)) room.resize(n);
+    (type == kBfloat ? isa.bfloat : isa.half).widen(static_cast<const uint16_t*>(numbers), room.data(), n);
+    return room.data();
 }
 
 }  // namespace
@@ -49,7 +112,7 @@ using namespace awqbench;
 
 extern "C" {
 
-// The best instruction set of this processor: 0 scalar, 1 AVX2, 2 AVX-512.
+// The best instruction set of this processor: 0 scalar; x86: 1 AVX2, 2 AVX-512, 3 AVX-512 BF16; ARM: 1 NEON.
 int awqbench_w4a16_best_isa() {
     int best = 0;
     for (int choice = 0; choice < static_cast<int>(std::size(kChoices)); ++choice)
@@ -59,28 +122,29 @@ int awqbench_w4a16_best_isa() {
 
 const char* awqbench_w4a16_isa_name(int isa) { return kChoices[isa]->name; }
 
-// out [M, N] = x [M, K] times the weight [N, K] transposed, plus bias [N] unless null. All row-major and contiguous.
-// Codes take `width` bits each: 4 or 8.
-void awqbench_w4a16_linear(const float* x, const uint8_t* codes, const uint16_t* scales, const uint8_t* zeros,
-                           const float* bias, float* out, int64_t M, int64_t N, int64_t K, int64_t group, int width,
-                           int threads, int isa) {
-    const Weights w{codes, scales, zeros, K, group};
-    const Kernel& chosen = kernel(isa, width);
-    const ptrdiff_t units = N / kRows;
-    (void)threads;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (ptrdiff_t unit = 0; unit < units; ++unit)
-        multiply_rows(chosen, w, unit * kRows, x, bias, out, M, N);
+// out [M, N] = x [M, K] times the weight [N, K] transposed, plus the bias; x and out are of one type (0 float, 1
+// bfloat16, 2 half), row-major and contiguous. Sums are float. N >= 8, K a multiple of 32.
+void awqbench_w4a16_linear(const Linear* linear, const void* x, void* out, int64_t M, int type, int threads) {
+    // Kept between calls: a decoding step makes hundreds.
+    thread_local std::vector<float> inputs, offsets;
+    const Isa& isa = *kChoices[linear->isa];
+    const float* bias = floats(linear->bias, static_cast<Type>(linear->bias_type), linear->N, isa, offsets);
+    const Type kind = static_cast<Type>(type);
+    if (kind == kBfloat && linear->width == 4 && isa.products) {
+        multiply(*isa.products, isa, *linear, static_cast<const Bfloat*>(x), bias, out, M, kind, threads);
+    } else {
+        const Kernel& kernel = linear->width == 8 ? isa.bytes : isa.nibbles;
+        multiply(kernel, isa, *linear, floats(x, kind, M * linear->K, isa, inputs), bias, out, M, kind, threads);
+    }
 }
 
-// out [rows, K] = the weight rows begin .. begin + rows.
-void awqbench_w4a16_dequantize(const uint8_t* codes, const uint16_t* scales, const uint8_t* zeros, float* out,
-                               int64_t begin, int64_t rows, int64_t K, int64_t group, int width, int threads,
-                               int isa) {
-    const Weights w{codes, scales, zeros, K, group};
-    const Kernel& chosen = kernel(isa, width);
+// out [rows, K] = the weight rows begin .. begin + rows, as floats.
+void awqbench_w4a16_dequantize(const Linear* linear, float* out, int64_t begin, int64_t rows, int threads) {
+    const Isa& isa = *kChoices[linear->isa];
+    const Weights w = linear->weights();
+    const DequantizeRow dequantize = (linear->width == 8 ? isa.bytes : isa.nibbles).dequantize;
     (void)threads;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (ptrdiff_t row = 0; row < rows; ++row) chosen.dequantize(w, begin + row, out + row * K);
+    for (ptrdiff_t row = 0; row < rows; ++row) dequantize(w, begin + row, out + row * w.K);
 }
 }
