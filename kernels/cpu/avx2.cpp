@@ -9,10 +9,18 @@
 namespace awqbench {
 namespace {
 
-TARGET inline float horizontal_sum(__m256 v) {
-    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
-    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+// The sums of R vectors, `step` apart, to R neighbouring floats: R is 4 or 2.
+template <int R>
+TARGET inline void store_sums(const __m256* v, int step, float* out) {
+    const __m256 a = v[0], b = v[step], c = v[2 % R * step], d = v[3 % R * step];
+    const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    const __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+    const __m256 pairs = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xEE));
+    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+    if (R == 2)
+        _mm_storel_pi(reinterpret_cast<__m64*>(out), sums);
+    else
+        _mm_storeu_ps(out, sums);
 }
 
 // Scales, and scales times zero points, of consecutive groups of a row: converted eight at a time, since one by one
@@ -114,8 +122,7 @@ TARGET void multiply(const Weights& w, ptrdiff_t row, const float* x, float* out
             }
         }
     }
-    for (int r = 0; r < R; ++r)
-        for (int m = 0; m < M; ++m) out[m * ldo + r] = horizontal_sum(sum[r][m]);
+    for (int m = 0; m < M; ++m) store_sums<R>(&sum[0][m], M, out + m * ldo);
 }
 
 template <int Bits, int R, int M>
@@ -171,8 +178,8 @@ TARGET void narrow_half(const float* from, uint16_t* to, ptrdiff_t n) {
 
 template <int Bits>
 constexpr Kernel kKernel = {
-    {0, 4, 4, 2, 2},
-    {nullptr, tile<Bits, 4, 1>, tile<Bits, 4, 2>, tile<Bits, 2, 3>, tile<Bits, 2, 4>},
+    {0, 4, 2, 2, 2},
+    {nullptr, tile<Bits, 4, 1>, tile<Bits, 2, 2>, tile<Bits, 2, 3>, tile<Bits, 2, 4>},
     4,
     dequantize<Bits>,
 };

@@ -74,7 +74,7 @@ TARGET inline void store_sums(const __m512* v, int step, float* out) {
 template <int Bits, int R, int M, bool Halves>
 TARGET void multiply(const Weights& w, ptrdiff_t row, const float* x, float* out, ptrdiff_t ldo) {
     const ptrdiff_t K = w.K, groups = K / w.group, blocks = Halves ? 1 : w.group / kBlock, bytes = K * Bits / 8;
-    const uint8_t* codes = w.codes + row * bytes;
+    const uint8_t *codes = w.codes + row * bytes, *upper = codes + 4 * bytes;
     __m512 sum[R][M];
     for (int r = 0; r < R; ++r)
         for (int m = 0; m < M; ++m) sum[r][m] = _mm512_setzero_ps();
@@ -88,11 +88,11 @@ TARGET void multiply(const Weights& w, ptrdiff_t row, const float* x, float* out
                 first[r] = make_group<Bits>(steps[r], g);
                 second[r] = Halves ? make_group<Bits>(steps[r], g + 1) : first[r];
             }
-            for (ptrdiff_t b = 0; b < blocks; ++b, codes += kBlockBytes<Bits>, x += kBlock) {
+            for (ptrdiff_t b = 0; b < blocks; ++b, codes += kBlockBytes<Bits>, upper += kBlockBytes<Bits>, x += kBlock) {
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) {
                     __m512 low, high;
-                    decode_block<Bits>(codes + r * bytes, first[r], second[r], &low, &high);
+                    decode_block<Bits>((r < 4 ? codes : upper) + r % 4 * bytes, first[r], second[r], &low, &high);
 #pragma GCC unroll 8
                     for (int m = 0; m < M; ++m) {
                         sum[r][m] = _mm512_fmadd_ps(low, _mm512_loadu_ps(x + m * K), sum[r][m]);
@@ -139,8 +139,8 @@ TARGET void dequantize(const Weights& w, ptrdiff_t row, float* out) {
 const Isa kAvx512 = {
     "avx512",
     {
-        {0, 8, 8, 4, 4, 4, 4},
-        {nullptr, tile<4, 8, 1>, tile<4, 8, 2>, tile<4, 4, 3>, tile<4, 4, 4>, tile<4, 4, 5>, tile<4, 4, 6>},
+        {0, 4, 8, 4, 4, 4, 4},
+        {nullptr, tile<4, 4, 1>, tile<4, 8, 2>, tile<4, 4, 3>, tile<4, 4, 4>, tile<4, 4, 5>, tile<4, 4, 6>},
         6,
         dequantize<4>,
     },

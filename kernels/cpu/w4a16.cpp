@@ -53,26 +53,20 @@ struct Linear {
     Weights weights() const { return {codes, scales, zeros, static_cast<ptrdiff_t>(K), static_cast<ptrdiff_t>(group)}; }
 };
 
-template <class X>
-void multiply_rows(const KernelOf<X>& kernel, const Weights& w, ptrdiff_t row, const X* x, ptrdiff_t m, float* out) {
-    for (ptrdiff_t r = 0; r < kRows; r += kernel.width[m]) kernel.tile[m](w, row + r, x, out + r, kRows);
+// A unit's sums for one input to the output in its type, but for the first `skip`.
+void store(const float* sums, ptrdiff_t skip, void* out, Type type, ptrdiff_t at, const Isa& isa) {
+    const ptrdiff_t count = kRows - skip;
+    if (type == kFloat)
+        std::memcpy(static_cast<float*>(out) + at + skip, sums + skip, count * sizeof(float));
+    else
+        (type == kBfloat ? isa.bfloat : isa.half).narrow(sums + skip, static_cast<uint16_t*>(out) + at + skip, count);
 }
 
-// A unit's sums for one input, with their bias, to the output in its type; rows before `from` are left out.
-void store(const float* sums, ptrdiff_t from, const float* bias, void* out, Type type, ptrdiff_t at, const Isa& isa) {
-    float total[kRows];
-    for (ptrdiff_t r = 0; r < kRows; ++r) total[r] = bias ? sums[r] + bias[r] : sums[r];
-    uint16_t narrowed[kRows];
-    if (type != kFloat) (type == kBfloat ? isa.bfloat : isa.half).narrow(total, narrowed, kRows);
-    const size_t size = type == kFloat ? sizeof(float) : sizeof(uint16_t);
-    const char* source = type == kFloat ? reinterpret_cast<char*>(total) : reinterpret_cast<char*>(narrowed);
-    char* target = static_cast<char*>(out) + at * size;
-    if (from)
-        std::memcpy(target + from * size, source + from * size, (kRows - from) * size);
-    else if (type == kFloat)
-        std::memcpy(target, source, sizeof total);  // a constant size: two moves and no call
-    else
-        std::memcpy(target, source, sizeof narrowed);
+// One unit of weight rows times m inputs: out[i * ldo + r].
+template <class X>
+void multiply_rows(const KernelOf<X>& kernel, const Weights& w, ptrdiff_t row, const X* x, ptrdiff_t m, float* out,
+                   ptrdiff_t ldo) {
+    for (ptrdiff_t r = 0; r < kRows; r += kernel.width[m]) kernel.tile[m](w, row + r, x, out + r, ldo);
 }
 
 template <class X>
@@ -86,24 +80,41 @@ void multiply(const KernelOf<X>& kernel, const Isa& isa, const Linear& linear, c
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (ptrdiff_t unit = 0; unit < units; ++unit) {
         // The last unit ends with the last row; rows that another unit has are computed again and not stored.
-        const ptrdiff_t row = unit * kRows + kRows > N ? N - kRows : unit * kRows, from = unit * kRows - row;
+        const ptrdiff_t row = unit * kRows + kRows > N ? N - kRows : unit * kRows, skip = unit * kRows - row;
+        const bool in_place = type == kFloat && !skip;
         for (ptrdiff_t t = 0; t < tiles; ++t) {
             const ptrdiff_t begin = M * t / tiles, m = M * (t + 1) / tiles - begin;
-            float sums[kMaxInputs * kRows];
-            multiply_rows(kernel, w, row, x + begin * w.K, m, sums);
-            for (ptrdiff_t i = 0; i < m; ++i)
-                store(sums + i * kRows, from, bias ? bias + row : nullptr, out, type, (begin + i) * N + row, isa);
+            float room[kMaxInputs * kRows];
+            float* sums = in_place ? static_cast<float*>(out) + begin * N + row : room;
+            const ptrdiff_t ldo = in_place ? N : kRows;
+            multiply_rows(kernel, w, row, x + begin * w.K, m, sums, ldo);
+            for (ptrdiff_t i = 0; i < m; ++i, sums += ldo) {
+                if (bias)
+                    for (ptrdiff_t r = 0; r < kRows; ++r) sums[r] += bias[row + r];
+                if (!in_place) store(sums, skip, out, type, (begin + i) * N + row, isa);
+            }
         }
     }
 }
 
-// `n` numbers of a type as floats: where they lie, or converted into `room`.
-const float* floats(const void* numbers, Type type, ptrdiff_t n, const Isa& isa, std::vector<float>& room) {
-    if (!numbers || type == kFloat) return static_cast<const float*>(numbers);
-    if (room.size() < static_cast<size_t>(n)) room.resize(n);
-    (type == kBfloat ? isa.bfloat : isa.half).widen(static_cast<const uint16_t*>(numbers), room.data(), n);
-    return room.data();
-}
+// Numbers of any type as floats: where they lie, or converted into memory that a later call uses again, since a
+// decoding step makes hundreds. Aligned, for a load across two cache lines costs two.
+class Floats {
+public:
+    const float* operator()(const void* numbers, Type type, ptrdiff_t n, const Isa& isa) {
+        if (!numbers || type == kFloat) return static_cast<const float*>(numbers);
+        const size_t wanted = static_cast<size_t>(n) + kAlignment / sizeof(float);
+        if (room_.size() < wanted) room_.resize(wanted);
+        const uintptr_t begin = reinterpret_cast<uintptr_t>(room_.data());
+        float* to = reinterpret_cast<float*>((begin + kAlignment - 1) / kAlignment * kAlignment);
+        (type == kBfloat ? isa.bfloat : isa.half).widen(static_cast<const uint16_t*>(numbers), to, n);
+        return to;
+    }
+
+private:
+    static constexpr uintptr_t kAlignment = 64;
+    std::vector<float> room_;
+};
 
 }  // namespace
 }  // namespace awqbench
@@ -125,16 +136,15 @@ const char* awqbench_w4a16_isa_name(int isa) { return kChoices[isa]->name; }
 // out [M, N] = x [M, K] times the weight [N, K] transposed, plus the bias; x and out are of one type (0 float, 1
 // bfloat16, 2 half), row-major and contiguous. Sums are float. N >= 8, K a multiple of 32.
 void awqbench_w4a16_linear(const Linear* linear, const void* x, void* out, int64_t M, int type, int threads) {
-    // Kept between calls: a decoding step makes hundreds.
-    thread_local std::vector<float> inputs, offsets;
+    thread_local Floats inputs, offsets;
     const Isa& isa = *kChoices[linear->isa];
-    const float* bias = floats(linear->bias, static_cast<Type>(linear->bias_type), linear->N, isa, offsets);
+    const float* bias = offsets(linear->bias, static_cast<Type>(linear->bias_type), linear->N, isa);
     const Type kind = static_cast<Type>(type);
-    if (kind == kBfloat && linear->width == 4 && isa.products) {
+    if (kind == kBfloat && linear->width == 4 && isa.products && linear->group % kProductsGroup == 0) {
         multiply(*isa.products, isa, *linear, static_cast<const Bfloat*>(x), bias, out, M, kind, threads);
     } else {
         const Kernel& kernel = linear->width == 8 ? isa.bytes : isa.nibbles;
-        multiply(kernel, isa, *linear, floats(x, kind, M * linear->K, isa, inputs), bias, out, M, kind, threads);
+        multiply(kernel, isa, *linear, inputs(x, kind, M * linear->K, isa), bias, out, M, kind, threads);
     }
 }
 

@@ -49,8 +49,10 @@ struct Isa {
     const char* name;
     Kernel nibbles, bytes;
     Convert bfloat, half;              // what inputs and outputs of 16 bits go through
-    const KernelOf<Bfloat>* products;  // tiles that multiply nibbles by bfloat16 inputs as they are, or null
+    // Tiles that multiply nibbles by bfloat16 inputs as they are, in groups of a multiple of kProductsGroup; or null.
+    const KernelOf<Bfloat>* products;
 };
+constexpr ptrdiff_t kProductsGroup = 2 * kBlock;
 
 extern const Isa kScalar;
 #if defined(__x86_64__)
