@@ -187,7 +187,7 @@ constexpr Kernel kKernel = {
 }  // namespace
 
 const Isa kAvx2 = {
-    "avx2", kKernel<4>, kKernel<8>, {widen_bfloat, narrow_bfloat}, {widen_half, narrow_half}, nullptr,
+    "avx2", kKernel<4>, kKernel<8>, {widen_bfloat, narrow_bfloat}, {widen_half, narrow_half},
 };
 
 }  // namespace awqbench

@@ -150,9 +150,8 @@ const Isa kAvx512 = {
         6,
         dequantize<8>,
     },
-    kAvx2.bfloat,
+    kAvx2.bfloat,  // a constant, so it is there before this copies it
     kAvx2.half,
-    nullptr,
 };
 
 }  // namespace awqbench

@@ -101,18 +101,13 @@ TARGET void multiply_pairs(const Weights& w, ptrdiff_t row, const Bfloat* x, flo
 template <int R, int M>
 constexpr TileOf<Bfloat> kPairs = multiply_pairs<R, M>;
 
-constexpr KernelOf<Bfloat> kProducts = {
+}  // namespace
+
+const KernelOf<Bfloat> kAvx512Products = {
     {0, 8, 4, 4, 4},
     {nullptr, kPairs<8, 1>, kPairs<4, 2>, kPairs<4, 3>, kPairs<4, 4>},
     4,
     nullptr,
-};
-
-}  // namespace
-
-// The others are constants, so they're there before this copies from them.
-const Isa kAvx512Bf16 = {
-    "avx512bf16", kAvx512.nibbles, kAvx512.bytes, kAvx2.bfloat, kAvx2.half, &kProducts,
 };
 
 }  // namespace awqbench

@@ -153,7 +153,7 @@ constexpr Kernel kKernel = {
 }  // namespace
 
 const Isa kNeon = {
-    "neon", kKernel<4>, kKernel<8>, {widen_bfloat, narrow_bfloat}, {widen_half, narrow_half}, nullptr,
+    "neon", kKernel<4>, kKernel<8>, {widen_bfloat, narrow_bfloat}, {widen_half, narrow_half},
 };
 
 }  // namespace awqbench

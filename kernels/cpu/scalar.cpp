@@ -71,7 +71,6 @@ const Isa kScalar = {
     {{0, 1}, {nullptr, tile<8>}, 1, dequantize<8>},
     {widen<bfloat_to_float>, narrow<float_to_bfloat>},
     {widen<half_to_float>, narrow<float_to_half>},
-    nullptr,
 };
 
 }  // namespace awqbench

@@ -18,17 +18,11 @@ const Isa* const kChoices[] = {
 #elif defined(__aarch64__)
     &kNeon,
 #endif
-#if defined(AWQBENCH_AVX512_BF16)
-    &kAvx512Bf16,
-#endif
 };
 
 bool supported(int choice) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-#if defined(AWQBENCH_AVX512_BF16)
-    if (choice == 3) return __builtin_cpu_supports("avx512bf16") && supported(2);
-#endif
     if (choice == 2)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && supported(1);
@@ -39,8 +33,18 @@ bool supported(int choice) {
     return choice == 0;
 }
 
+// Tiles that take bfloat16 inputs as they are, or null.
+const KernelOf<Bfloat>* products(int isa, int width, int64_t group) {
+#if defined(AWQBENCH_AVX512_BF16)
+    static const bool has_bfloat = __builtin_cpu_supports("avx512bf16");
+    if (has_bfloat && kChoices[isa] == &kAvx512 && width == 4 && group % kProductsGroup == 0) return &kAvx512Products;
+#endif
+    (void)isa, (void)width, (void)group;
+    return nullptr;
+}
+
 // One linear layer, as the C interface takes it.
-struct Linear {
+struct Packed {
     const uint8_t* codes;
     const uint16_t* scales;
     const uint8_t* zeros;
@@ -70,7 +74,7 @@ void multiply_rows(const KernelOf<X>& kernel, const Weights& w, ptrdiff_t row, c
 }
 
 template <class X>
-void multiply(const KernelOf<X>& kernel, const Isa& isa, const Linear& linear, const X* x, const float* bias, void* out,
+void multiply(const KernelOf<X>& kernel, const Isa& isa, const Packed& linear, const X* x, const float* bias, void* out,
               ptrdiff_t M, Type type, int threads) {
     const Weights w = linear.weights();
     const ptrdiff_t N = linear.N, units = (N + kRows - 1) / kRows;
@@ -117,13 +121,17 @@ private:
 };
 
 }  // namespace
+
+// The tiles of an instruction set that the processor has, for the other translation units.
+const Isa& choice(int isa) { return *kChoices[isa]; }
+
 }  // namespace awqbench
 
 using namespace awqbench;
 
 extern "C" {
 
-// The best instruction set of this processor: 0 scalar; x86: 1 AVX2, 2 AVX-512, 3 AVX-512 BF16; ARM: 1 NEON.
+// The best instruction set of this processor: 0 scalar; x86: 1 AVX2, 2 AVX-512; ARM: 1 NEON.
 int awqbench_w4a16_best_isa() {
     int best = 0;
     for (int choice = 0; choice < static_cast<int>(std::size(kChoices)); ++choice)
@@ -133,15 +141,18 @@ int awqbench_w4a16_best_isa() {
 
 const char* awqbench_w4a16_isa_name(int isa) { return kChoices[isa]->name; }
 
+// Whether bfloat16 inputs are multiplied as they are, by an instruction for them.
+int awqbench_w4a16_products(int isa, int width, int64_t group) { return products(isa, width, group) != nullptr; }
+
 // out [M, N] = x [M, K] times the weight [N, K] transposed, plus the bias; x and out are of one type (0 float, 1
 // bfloat16, 2 half), row-major and contiguous. Sums are float. N >= 8, K a multiple of 32.
-void awqbench_w4a16_linear(const Linear* linear, const void* x, void* out, int64_t M, int type, int threads) {
+void awqbench_w4a16_linear(const Packed* linear, const void* x, void* out, int64_t M, int type, int threads) {
     thread_local Floats inputs, offsets;
     const Isa& isa = *kChoices[linear->isa];
     const float* bias = offsets(linear->bias, static_cast<Type>(linear->bias_type), linear->N, isa);
     const Type kind = static_cast<Type>(type);
-    if (kind == kBfloat && linear->width == 4 && isa.products && linear->group % kProductsGroup == 0) {
-        multiply(*isa.products, isa, *linear, static_cast<const Bfloat*>(x), bias, out, M, kind, threads);
+    if (const auto* tiles = kind == kBfloat ? products(linear->isa, linear->width, linear->group) : nullptr) {
+        multiply(*tiles, isa, *linear, static_cast<const Bfloat*>(x), bias, out, M, kind, threads);
     } else {
         const Kernel& kernel = linear->width == 8 ? isa.bytes : isa.nibbles;
         multiply(kernel, isa, *linear, inputs(x, kind, M * linear->K, isa), bias, out, M, kind, threads);
@@ -149,7 +160,7 @@ void awqbench_w4a16_linear(const Linear* linear, const void* x, void* out, int64
 }
 
 // out [rows, K] = the weight rows begin .. begin + rows, as floats.
-void awqbench_w4a16_dequantize(const Linear* linear, float* out, int64_t begin, int64_t rows, int threads) {
+void awqbench_w4a16_dequantize(const Packed* linear, float* out, int64_t begin, int64_t rows, int threads) {
     const Isa& isa = *kChoices[linear->isa];
     const Weights w = linear->weights();
     const DequantizeRow dequantize = (linear->width == 8 ? isa.bytes : isa.nibbles).dequantize;

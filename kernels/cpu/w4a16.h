@@ -49,10 +49,7 @@ struct Isa {
     const char* name;
     Kernel nibbles, bytes;
     Convert bfloat, half;              // what inputs and outputs of 16 bits go through
-    // Tiles that multiply nibbles by bfloat16 inputs as they are, in groups of a multiple of kProductsGroup; or null.
-    const KernelOf<Bfloat>* products;
 };
-constexpr ptrdiff_t kProductsGroup = 2 * kBlock;
 
 extern const Isa kScalar;
 #if defined(__x86_64__)
@@ -61,9 +58,12 @@ extern const Isa kAvx512;
 #elif defined(__aarch64__)
 extern const Isa kNeon;
 #endif
+
+// Tiles that multiply nibbles by bfloat16 inputs as they are, in groups of a multiple of kProductsGroup.
+constexpr ptrdiff_t kProductsGroup = 2 * kBlock;
 #if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 9 : __GNUC__ >= 10)
 #define AWQBENCH_AVX512_BF16 1
-extern const Isa kAvx512Bf16;
+extern const KernelOf<Bfloat> kAvx512Products;
 #endif
 
 }  // namespace awqbench

@@ -12,7 +12,7 @@
 
 using namespace awqbench;
 
-struct Linear {  // as in w4a16.cpp
+struct Packed {  // as in w4a16.cpp
     const uint8_t* codes;
     const uint16_t* scales;
     const uint8_t* zeros;
@@ -24,14 +24,14 @@ struct Linear {  // as in w4a16.cpp
 extern "C" {
 int awqbench_w4a16_best_isa();
 const char* awqbench_w4a16_isa_name(int isa);
-void awqbench_w4a16_linear(const Linear*, const void* x, void* out, int64_t M, int type, int threads);
-void awqbench_w4a16_dequantize(const Linear*, float* out, int64_t begin, int64_t rows, int threads);
+void awqbench_w4a16_linear(const Packed*, const void* x, void* out, int64_t M, int type, int threads);
+void awqbench_w4a16_dequantize(const Packed*, float* out, int64_t begin, int64_t rows, int threads);
 }
 
 namespace {
 
 // fp32 sums, and one rounding to the output's type.
-constexpr double kTolerance[] = {1e-6, 1e-6 + 0x1p-8, 1e-6 + 0x1p-11};
+constexpr double kTolerance[] = {2e-6, 2e-6 + 0x1p-8, 2e-6 + 0x1p-11};
 constexpr int kGuard = 16;
 constexpr uint16_t kUntouched = 0xabcd;
 
@@ -39,12 +39,12 @@ struct Layer {
     std::vector<uint8_t> codes, zeros;
     std::vector<uint16_t> scales;
     std::vector<float> weight, bias;  // weight [N, K], computed here from the definition
-    Linear linear;
+    Packed linear;
 
     Layer(int N, int K, int group, int width, bool biased, int isa, std::mt19937& random)
         : codes(N * K * width / 8), zeros(N * K / group), scales(N * K / group), weight(N * K), bias(biased ? N : 0) {
-        const int largest = width == 8 ? 255 : 15;
-        for (uint8_t& zero : zeros) zero = random() % (largest + 1);
+        const int largest = width == 8 ? 255 : 15;  // a zero point may lie one beyond: GPTQ stores it less one
+        for (uint8_t& zero : zeros) zero = random() % (width == 8 ? 256 : 17);
         for (uint16_t& scale : scales) scale = float_to_half(1e-3f + 0.02f * (random() % 1000) / 1000.0f);
         scales[0] = 1;       // a subnormal half
         scales.back() = 0;
@@ -125,7 +125,48 @@ struct Check {
     }
 };
 
+// The 16-bit number nearest to a float, the even one of two, found by trying the neighbours of a guess.
+bool is_nearest(float value, uint16_t got, float (*widen)(uint16_t)) {
+    if (value != value) return widen(got) != widen(got);
+    const double number = value, error = std::fabs(widen(got) - number);
+    for (int step : {-1, 1}) {
+        const uint16_t other = got + step;
+        const double distance = std::fabs(widen(other) - number);
+        if (distance < error || (distance == error && got % 2)) return false;
+    }
+    return true;
+}
+
+// Both conversions of an instruction set: every 16-bit number there and back, and ties, near ties and any float back.
+long wrong_conversions(const Convert& convert, float (*widen)(uint16_t), std::mt19937& random) {
+    long wrong = 0;
+    std::vector<uint16_t> all(1 << 16), back(1 << 16);
+    std::vector<float> wide(1 << 16);
+    for (size_t i = 0; i < all.size(); ++i) all[i] = i;
+    convert.widen(all.data(), wide.data(), wide.size());
+    for (size_t i = 0; i < all.size(); ++i) wrong += as_bits(wide[i]) != as_bits(widen(i)) && wide[i] == wide[i];
+    convert.narrow(wide.data(), back.data(), wide.size());
+    for (size_t i = 0; i < all.size(); ++i) wrong += wide[i] == wide[i] ? back[i] != i : widen(back[i]) == widen(back[i]);
+    std::vector<float> floats;
+    const float largest = wide[0x7bff] > 1e6f ? wide[0x7f7f] : wide[0x7bff];
+    for (size_t i = 0; i < all.size(); ++i) {
+        const float tie = (wide[i] + widen(i + 1)) / 2;  // exact: one bit more than either
+        if (std::fabs(wide[i]) < largest && std::isfinite(tie))
+            for (int step : {-1, 0, 1}) floats.push_back(as_float(as_bits(tie) + step));
+        floats.push_back(as_float(random()));
+    }
+    std::vector<uint16_t> narrow(floats.size());
+    convert.narrow(floats.data(), narrow.data(), floats.size());
+    for (size_t i = 0; i < floats.size(); ++i)
+        if (std::fabs(floats[i]) < largest || floats[i] != floats[i]) wrong += !is_nearest(floats[i], narrow[i], widen);
+    return wrong;
+}
+
 }  // namespace
+
+namespace awqbench {
+const Isa& choice(int isa);  // w4a16.cpp
+}
 
 int main() {
     bool right = true;
@@ -144,6 +185,8 @@ int main() {
                             for (Type type : {kFloat, kBfloat, kHalf}) check.product(layer, M, type, random);
                     }
                 }
+        check.wrong += wrong_conversions(choice(isa).bfloat, bfloat_to_float, random);
+        check.wrong += wrong_conversions(choice(isa).half, half_to_float, random);
         std::printf("%s: %ld cases, %ld wrong, largest relative error %.1e float, %.1e bfloat16, %.1e half\n",
                     awqbench_w4a16_isa_name(isa), check.cases, check.wrong, check.worst[0], check.worst[1],
                     check.worst[2]);
