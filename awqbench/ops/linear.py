@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from awqbench.ops import layout, torch_int4
+from awqbench.ops import cpu, layout, torch_int4
 from awqbench.ops.op import w4a16_linear
 from awqbench.ops.select import select_kernel
 from awqbench.quantization.tensor import QuantizedTensor
@@ -47,6 +47,7 @@ class QuantizedLinear(nn.Module):
             group_size=self.group_size,
             bits=self.bits,
             half_scales=scales.dtype == torch.float16,
+            in_features=self.in_features,
         )
         # Scales are held as integers, their bit patterns, so that module.to(dtype) cannot round them.
         held = {"zeros": quantized.zeros.contiguous(), "scale_bits": _bits(scales)}
@@ -67,6 +68,10 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out], in x's type."""
         held = self._buffers  # module attributes are looked up slowly, and a decoding step makes hundreds of calls
+        if self.kernel == "cpu" and cpu.plain(x):
+            codes, scales, zeros, bias = held["codes"], held["scale_bits"], held["zeros"], held["bias"]
+            if codes.is_cpu:  # type: ignore[union-attr]
+                return cpu.linear(x, codes, scales, zeros, bias, self.group_size, self.width)  # type: ignore[arg-type]
         if self.kernel == "torch-int4":
             scales = held["kernel_scale_bits"].view(torch.bfloat16)  # type: ignore[union-attr]
         else:

@@ -20,18 +20,20 @@ def select_kernel(
     group_size: int,
     bits: int = NIBBLE,
     half_scales: bool = True,
+    in_features: int | None = None,
 ) -> str:
     """The kernel to use for one linear: `kernel` itself, or for `auto` the fastest that is right.
 
     `cpu` is the C++ kernel, `torch-int4` torch's bfloat16 op, `dequantize` the reference. `bits` are a code's;
-    `half_scales` says whether float16 holds the scales exactly, which `cpu` needs. Raises UserError when a kernel asked
+    `half_scales` says whether float16 holds the scales exactly, which `cpu` needs; `in_features` matters for groups of
+    16. Raises UserError when a kernel asked
     for by name is unknown or does not fit, BackendUnavailable when it cannot be built here.
     """
     if kernel not in KERNELS:
         raise unknown_choice("kernel", kernel, KERNELS)
     on_cpu = torch.device(device).type == "cpu"
     fitting = {
-        "cpu": on_cpu and half_scales and cpu.fits(out_features, group_size),
+        "cpu": on_cpu and half_scales and cpu.fits(out_features, group_size, in_features),
         "torch-int4": on_cpu
         and dtype == torch.bfloat16
         and bits <= NIBBLE

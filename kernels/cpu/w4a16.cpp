@@ -80,9 +80,7 @@ void multiply(const KernelOf<X>& kernel, const Isa& isa, const Packed& linear, c
     const ptrdiff_t N = linear.N, units = (N + kRows - 1) / kRows;
     // Tiles of nearly equal height: 8 inputs are 4 + 4, not 6 + 2.
     const ptrdiff_t tiles = (M + kernel.inputs - 1) / kernel.inputs;
-    (void)threads;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (ptrdiff_t unit = 0; unit < units; ++unit) {
+    const auto multiply_unit = [&](ptrdiff_t unit) {
         // The last unit ends with the last row; rows that another unit has are computed again and not stored.
         const ptrdiff_t row = unit * kRows + kRows > N ? N - kRows : unit * kRows, skip = unit * kRows - row;
         const bool in_place = type == kFloat && !skip;
@@ -98,6 +96,12 @@ void multiply(const KernelOf<X>& kernel, const Isa& isa, const Packed& linear, c
                 if (!in_place) store(sums, skip, out, type, (begin + i) * N + row, isa);
             }
         }
+    };
+    if (threads > 1) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+        for (ptrdiff_t unit = 0; unit < units; ++unit) multiply_unit(unit);
+    } else {  // not even a parallel region of one thread
+        for (ptrdiff_t unit = 0; unit < units; ++unit) multiply_unit(unit);
     }
 }
 
