@@ -57,6 +57,11 @@ def _functions() -> _Functions:
     return _Functions(multiply, dequantize, products, tuple(names))
 
 
+def instruction_sets() -> tuple[str, ...]:
+    """Those that this processor has and the kernel knows; an index into them is an `isa`. The last is the best."""
+    return _functions().names
+
+
 def best_isa() -> int:
     """The best instruction set of this processor: 0 scalar, 1 AVX2 or NEON, 2 AVX-512."""
     return len(_functions().names) - 1

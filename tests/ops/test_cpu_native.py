@@ -1,4 +1,4 @@
-"""The check program of kernels/cpu, built for this processor and, where the tools are, for an ARM one that is emulated."""
+"""The check program of kernels/cpu, built for this processor and, where the tools are, for an emulated ARM one."""
 
 import platform
 import re
