@@ -3,9 +3,10 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "avx512.h"
 #include "w4a16.h"
 
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx2,fma,f16c")))
+#define TARGET AWQBENCH_AVX512
 
 namespace awqbench {
 namespace {
@@ -49,24 +50,6 @@ TARGET inline void decode_block(const uint8_t* at, const Group& first, const Gro
         const __m512i next = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at + 16)));
         *low = _mm512_fmsub_ps(_mm512_cvtepi32_ps(wide), first.first, first.second);
         *high = _mm512_fmsub_ps(_mm512_cvtepi32_ps(next), second.first, second.second);
-    }
-}
-
-// The sums of R vectors to R neighbouring floats. Four at a time: one by one they cost a sixth of a row of 576 weights.
-template <int R>
-TARGET inline void store_sums(const __m512* v, int step, float* out) {
-    for (int r = 0; r < R; r += 4) {  // where R is 2, the second pair is the first again
-        const __m512 a = v[r * step], b = v[(r + 1) * step], c = v[(r + 2) % R * step], d = v[(r + 3) % R * step];
-        const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-        const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-        const __m512 quads = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
-        const __m256 pairs = _mm256_add_ps(_mm512_castps512_ps256(quads),
-                                           _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(quads), 1)));
-        const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
-        if (R == 2)
-            _mm_storel_pi(reinterpret_cast<__m64*>(out), sums);
-        else
-            _mm_storeu_ps(out + r, sums);
     }
 }
 

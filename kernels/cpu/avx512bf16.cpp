@@ -7,6 +7,8 @@
 #if defined(AWQBENCH_AVX512_BF16)
 #include <immintrin.h>
 
+#include "avx512.h"
+
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma,f16c")))
 
 namespace awqbench {
@@ -34,14 +36,8 @@ TARGET inline __m512i make_table(uint8_t zero) {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256(static_cast<const __m256i*>(at)));
 }
 
-TARGET inline __m512i load_pair(const Bfloat* low, const Bfloat* high) {
-    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(low));
-    return _mm512_inserti64x4(_mm512_castsi256_si512(first),
-                              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(high)), 1);
-}
-
-TARGET inline __m512 add_products(__m512 sum, __m512i a, __m512i b) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+TARGET inline __m512 add_products(__m512 sum, __m512i weights, const Bfloat* x) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)_mm512_loadu_si512(x));
 }
 
 constexpr int kSteps = 16;
@@ -51,7 +47,8 @@ TARGET inline void load_scales(const Weights& w, ptrdiff_t at, ptrdiff_t count, 
     _mm512_storeu_ps(scales, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, w.scales + at)));
 }
 
-// Groups of whole pairs of blocks: 64 codes from 32 bytes. A register of low nibbles holds codes 0 .. 15 and 32 .. 47.
+// Groups of whole pairs of blocks: 64 codes from 32 bytes. A register of low nibbles holds codes 0 .. 15 and 32 .. 47,
+// one of high nibbles the others, and x comes in that order.
 template <int R, int M>
 TARGET void multiply_pairs(const Weights& w, ptrdiff_t row, const Bfloat* x, float* out, ptrdiff_t ldo) {
     const ptrdiff_t K = w.K, groups = K / w.group, pairs = w.group / (2 * kBlock), bytes = K / 2;
@@ -68,12 +65,6 @@ TARGET void multiply_pairs(const Weights& w, ptrdiff_t row, const Bfloat* x, flo
             for (int r = 0; r < R; ++r)
                 for (int m = 0; m < M; ++m) sum[r][m] = _mm512_setzero_ps();
             for (ptrdiff_t p = 0; p < pairs; ++p, codes += kBlock, x += 2 * kBlock) {
-                __m512i low[M], high[M];
-#pragma GCC unroll 8
-                for (int m = 0; m < M; ++m) {
-                    low[m] = load_pair(x + m * K, x + m * K + 32);
-                    high[m] = load_pair(x + m * K + 16, x + m * K + 48);
-                }
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) {
                     const void* at = codes + r * bytes;
@@ -83,8 +74,8 @@ TARGET void multiply_pairs(const Weights& w, ptrdiff_t row, const Bfloat* x, flo
                     const __m512i second = _mm512_permutexvar_epi16(_mm512_srli_epi16(wide, 4), table);
 #pragma GCC unroll 8
                     for (int m = 0; m < M; ++m) {
-                        sum[r][m] = add_products(sum[r][m], first, low[m]);
-                        sum[r][m] = add_products(sum[r][m], second, high[m]);
+                        sum[r][m] = add_products(sum[r][m], first, x + m * K);
+                        sum[r][m] = add_products(sum[r][m], second, x + m * K + 32);
                     }
                 }
             }
@@ -94,8 +85,7 @@ TARGET void multiply_pairs(const Weights& w, ptrdiff_t row, const Bfloat* x, flo
             }
         }
     }
-    for (int r = 0; r < R; ++r)
-        for (int m = 0; m < M; ++m) out[m * ldo + r] = _mm512_reduce_add_ps(total[r][m]);
+    for (int m = 0; m < M; ++m) store_sums<R>(&total[0][m], M, out + m * ldo);
 }
 
 template <int R, int M>
@@ -104,9 +94,9 @@ constexpr TileOf<Bfloat> kPairs = multiply_pairs<R, M>;
 }  // namespace
 
 const KernelOf<Bfloat> kAvx512Products = {
-    {0, 8, 4, 4, 4},
-    {nullptr, kPairs<8, 1>, kPairs<4, 2>, kPairs<4, 3>, kPairs<4, 4>},
-    4,
+    {0, 4, 4, 2, 2, 2, 2},
+    {nullptr, kPairs<4, 1>, kPairs<4, 2>, kPairs<2, 3>, kPairs<2, 4>, kPairs<2, 5>, kPairs<2, 6>},
+    6,
     nullptr,
 };
 

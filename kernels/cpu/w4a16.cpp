@@ -105,23 +105,42 @@ void multiply(const KernelOf<X>& kernel, const Isa& isa, const Packed& linear, c
     }
 }
 
-// Numbers of any type as floats: where they lie, or converted into memory that a later call uses again, since a
-// decoding step makes hundreds. Aligned, for a load across two cache lines costs two.
-class Floats {
+// Memory that a later call uses again, since a decoding step makes hundreds. Aligned, for a load across two cache lines
+// costs two.
+class Room {
 public:
-    const float* operator()(const void* numbers, Type type, ptrdiff_t n, const Isa& isa) {
+    // `n` numbers of any type as floats: where they lie, or converted.
+    const float* floats(const void* numbers, Type type, ptrdiff_t n, const Isa& isa) {
         if (!numbers || type == kFloat) return static_cast<const float*>(numbers);
-        const size_t wanted = static_cast<size_t>(n) + kAlignment / sizeof(float);
-        if (room_.size() < wanted) room_.resize(wanted);
-        const uintptr_t begin = reinterpret_cast<uintptr_t>(room_.data());
-        float* to = reinterpret_cast<float*>((begin + kAlignment - 1) / kAlignment * kAlignment);
+        float* to = aligned(n);
         (type == kBfloat ? isa.bfloat : isa.half).widen(static_cast<const uint16_t*>(numbers), to, n);
         return to;
+    }
+
+    // `n` bfloat16 numbers in the order that products take.
+    const Bfloat* arranged(const void* numbers, ptrdiff_t n) {
+        constexpr size_t kQuarter = kProductsGroup / 4 * sizeof(Bfloat);
+        const char* from = static_cast<const char*>(numbers);
+        char* to = reinterpret_cast<char*>(aligned(n / 2));
+        for (ptrdiff_t i = 0; i < n; i += kProductsGroup, from += 4 * kQuarter, to += 4 * kQuarter) {
+            std::memcpy(to, from, kQuarter);
+            std::memcpy(to + kQuarter, from + 2 * kQuarter, kQuarter);
+            std::memcpy(to + 2 * kQuarter, from + kQuarter, kQuarter);
+            std::memcpy(to + 3 * kQuarter, from + 3 * kQuarter, kQuarter);
+        }
+        return reinterpret_cast<const Bfloat*>(to - n * sizeof(Bfloat));
     }
 
 private:
     static constexpr uintptr_t kAlignment = 64;
     std::vector<float> room_;
+
+    float* aligned(ptrdiff_t n) {
+        const size_t wanted = static_cast<size_t>(n) + kAlignment / sizeof(float);
+        if (room_.size() < wanted) room_.resize(wanted);
+        const uintptr_t begin = reinterpret_cast<uintptr_t>(room_.data());
+        return reinterpret_cast<float*>((begin + kAlignment - 1) / kAlignment * kAlignment);
+    }
 };
 
 }  // namespace
@@ -151,15 +170,15 @@ int awqbench_w4a16_products(int isa, int width, int64_t group) { return products
 // out [M, N] = x [M, K] times the weight [N, K] transposed, plus the bias; x and out are of one type (0 float, 1
 // bfloat16, 2 half), row-major and contiguous. Sums are float. N >= 8, K a multiple of 32.
 void awqbench_w4a16_linear(const Packed* linear, const void* x, void* out, int64_t M, int type, int threads) {
-    thread_local Floats inputs, offsets;
+    thread_local Room inputs, offsets;
     const Isa& isa = *kChoices[linear->isa];
-    const float* bias = offsets(linear->bias, static_cast<Type>(linear->bias_type), linear->N, isa);
+    const float* bias = offsets.floats(linear->bias, static_cast<Type>(linear->bias_type), linear->N, isa);
     const Type kind = static_cast<Type>(type);
     if (const auto* tiles = kind == kBfloat ? products(linear->isa, linear->width, linear->group) : nullptr) {
-        multiply(*tiles, isa, *linear, static_cast<const Bfloat*>(x), bias, out, M, kind, threads);
+        multiply(*tiles, isa, *linear, inputs.arranged(x, M * linear->K), bias, out, M, kind, threads);
     } else {
         const Kernel& kernel = linear->width == 8 ? isa.bytes : isa.nibbles;
-        multiply(kernel, isa, *linear, inputs(x, kind, M * linear->K, isa), bias, out, M, kind, threads);
+        multiply(kernel, isa, *linear, inputs.floats(x, kind, M * linear->K, isa), bias, out, M, kind, threads);
     }
 }
 

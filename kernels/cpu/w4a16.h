@@ -59,7 +59,8 @@ extern const Isa kAvx512;
 extern const Isa kNeon;
 #endif
 
-// Tiles that multiply nibbles by bfloat16 inputs as they are, in groups of a multiple of kProductsGroup.
+// Tiles that multiply nibbles by bfloat16 inputs as they are, in groups of a multiple of kProductsGroup. Of every 64
+// inputs, those of low nibbles come first: 0 .. 15, 32 .. 47, 16 .. 31, 48 .. 63.
 constexpr ptrdiff_t kProductsGroup = 2 * kBlock;
 #if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 9 : __GNUC__ >= 10)
 #define AWQBENCH_AVX512_BF16 1

@@ -47,7 +47,7 @@ def random_weight(shape: tuple[int, int]) -> QuantizedTensor:
 
 
 def prepare(case: str, shape: tuple[int, int]) -> tuple[Callable[[Tensor], Tensor], torch.dtype]:
-    """The function to time and the type of its input. A case is a kernel, `kernel:type` or `cpu/instruction set:type`."""
+    """The function to time and the type of its input. A case is `kernel`, `kernel:type` or `cpu/instructions:type`."""
     weight = random_weight(shape)
     if case == "dense":
         return partial(torch.nn.functional.linear, weight=weight.dequantize()), torch.float32
