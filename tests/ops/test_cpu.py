@@ -117,11 +117,13 @@ def test_narrow_results_are_the_float_results_rounded_to_even_once(dtype, isa, m
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_ties_overflow_and_nan(sign, dtype, isa, make_quantized):
-    """The one weight that isn't zero is 1, so that the bias decides: 1 and 3 halves of a last place are ties."""
-    quantized = make_quantized(8, 32, 32)
+    """No weight but zeros, so that the bias decides: 1 and 3 halves of a last place are ties, and 65520 is a half's."""
+    quantized = make_quantized(10, 32, 32)
     quantized.codes[:], quantized.zeros[:], quantized.scales[:] = 0, 0, 1
     ulp = torch.finfo(dtype).eps
-    bias = sign * torch.tensor([1 + ulp / 2, 1 + 1.5 * ulp, 1 + 0.51 * ulp, 3.4e38, torch.inf, torch.nan, 0.0, 1e-6])
+    bias = sign * torch.tensor(
+        [1 + ulp / 2, 1 + 1.5 * ulp, 1 + 0.51 * ulp, 3.4e38, torch.inf, torch.nan, 0.0, 1e-6, 65520, 65519]
+    )
     got = run(quantized, torch.zeros(1, 32, dtype=dtype), bias, isa=isa)
     torch.testing.assert_close(got, bias.to(dtype)[None], rtol=0, atol=0, equal_nan=True)
     assert got[0, 0] == sign
