@@ -41,7 +41,8 @@ TARGET inline Group make_group(const Steps& steps, ptrdiff_t g) {
 
 // A block of 32 codes to its weights; the first 16 may belong to another group than the second.
 template <int Bits>
-TARGET inline void decode_block(const uint8_t* at, const Group& first, const Group& second, __m512* low, __m512* high) {
+TARGET inline void decode_block(const uint8_t* at, const Group& first, const Group& second, __m512* low,
+                                __m512* high) {
     const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
     if (Bits == 4) {  // the permute reads the low four bits only
         *low = _mm512_permutexvar_ps(wide, first.first);

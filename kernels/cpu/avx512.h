@@ -8,7 +8,8 @@
 namespace awqbench {
 namespace {
 
-// The sums of R vectors, `step` apart, to R neighbouring floats. Four at a time: one by one they cost a sixth of a row of 576 weights.
+// The sums of R vectors, `step` apart, to R neighbouring floats. Four at a time: one by one they cost
+// a sixth of a row of 576 weights.
 template <int R>
 AWQBENCH_AVX512 inline void store_sums(const __m512* v, int step, float* out) {
     for (int r = 0; r < R; r += 4) {  // where R is 2, the second pair is the first again

@@ -7,7 +7,7 @@
 
 namespace awqbench {
 
-enum Type { kFloat = 0, kBfloat = 1, kHalf = 2 };
+enum class Type { kFloat = 0, kBfloat = 1, kHalf = 2 };  // as the C interface numbers them
 
 using Half = uint16_t;      // IEEE binary16
 struct Bfloat {

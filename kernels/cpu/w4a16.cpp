@@ -57,13 +57,15 @@ struct Packed {
     Weights weights() const { return {codes, scales, zeros, static_cast<ptrdiff_t>(K), static_cast<ptrdiff_t>(group)}; }
 };
 
+const Convert& convert(const Isa& isa, Type type) { return type == Type::kBfloat ? isa.bfloat : isa.half; }
+
 // A unit's sums for one input to the output in its type, but for the first `skip`.
 void store(const float* sums, ptrdiff_t skip, void* out, Type type, ptrdiff_t at, const Isa& isa) {
     const ptrdiff_t count = kRows - skip;
-    if (type == kFloat)
+    if (type == Type::kFloat)
         std::memcpy(static_cast<float*>(out) + at + skip, sums + skip, count * sizeof(float));
     else
-        (type == kBfloat ? isa.bfloat : isa.half).narrow(sums + skip, static_cast<uint16_t*>(out) + at + skip, count);
+        convert(isa, type).narrow(sums + skip, static_cast<uint16_t*>(out) + at + skip, count);
 }
 
 // One unit of weight rows times m inputs: out[i * ldo + r].
@@ -83,7 +85,7 @@ void multiply(const KernelOf<X>& kernel, const Isa& isa, const Packed& linear, c
     const auto multiply_unit = [&](ptrdiff_t unit) {
         // The last unit ends with the last row; rows that another unit has are computed again and not stored.
         const ptrdiff_t row = unit * kRows + kRows > N ? N - kRows : unit * kRows, skip = unit * kRows - row;
-        const bool in_place = type == kFloat && !skip;
+        const bool in_place = type == Type::kFloat && !skip;
         for (ptrdiff_t t = 0; t < tiles; ++t) {
             const ptrdiff_t begin = M * t / tiles, m = M * (t + 1) / tiles - begin;
             float room[kMaxInputs * kRows];
@@ -111,9 +113,9 @@ class Room {
 public:
     // `n` numbers of any type as floats: where they lie, or converted.
     const float* floats(const void* numbers, Type type, ptrdiff_t n, const Isa& isa) {
-        if (!numbers || type == kFloat) return static_cast<const float*>(numbers);
+        if (!numbers || type == Type::kFloat) return static_cast<const float*>(numbers);
         float* to = aligned(n);
-        (type == kBfloat ? isa.bfloat : isa.half).widen(static_cast<const uint16_t*>(numbers), to, n);
+        convert(isa, type).widen(static_cast<const uint16_t*>(numbers), to, n);
         return to;
     }
 
@@ -174,7 +176,7 @@ void awqbench_w4a16_linear(const Packed* linear, const void* x, void* out, int64
     const Isa& isa = *kChoices[linear->isa];
     const float* bias = offsets.floats(linear->bias, static_cast<Type>(linear->bias_type), linear->N, isa);
     const Type kind = static_cast<Type>(type);
-    if (const auto* tiles = kind == kBfloat ? products(linear->isa, linear->width, linear->group) : nullptr) {
+    if (const auto* tiles = kind == Type::kBfloat ? products(linear->isa, linear->width, linear->group) : nullptr) {
         multiply(*tiles, isa, *linear, inputs.arranged(x, M * linear->K), bias, out, M, kind, threads);
     } else {
         const Kernel& kernel = linear->width == 8 ? isa.bytes : isa.nibbles;

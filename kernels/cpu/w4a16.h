@@ -30,7 +30,8 @@ template <class X>
 using TileOf = void (*)(const Weights&, ptrdiff_t row, const X* x, float* out, ptrdiff_t ldo);
 using Tile = TileOf<float>;
 
-// (code - zero) * scale needs at most 9 + 11 bits, so the dequantized weight is exact in float whichever way it's computed.
+// (code - zero) * scale needs at most 9 + 11 bits, so the dequantized weight is exact in float whichever way it's
+// computed.
 using DequantizeRow = void (*)(const Weights&, ptrdiff_t row, float* out);
 
 constexpr int kRows = 8;         // weight rows per unit of work; every tile width divides it

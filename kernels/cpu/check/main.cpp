@@ -60,7 +60,8 @@ struct Layer {
                     codes[(n * K + k - j) / 2 + j % half] |= j < half ? code : code << 4;
                 }
             }
-        linear = {codes.data(), scales.data(), zeros.data(), biased ? bias.data() : nullptr, N, K, group, width, 0, isa};
+        linear = {codes.data(), scales.data(), zeros.data(), bias.data(), N, K, group, width, 0, isa};
+        if (!biased) linear.bias = nullptr;
     }
 };
 
@@ -72,30 +73,24 @@ struct Check {
         const int64_t N = layer.linear.N, K = layer.linear.K;
         std::vector<float> got(N * K);
         awqbench_w4a16_dequantize(&layer.linear, got.data(), 0, N, 1);
-        wrong += std::memcmp(got.data(), layer.weight.data(), got.size() * sizeof(float)) != 0 && !same(got, layer.weight);
+        wrong += got != layer.weight;  // as numbers: a zero may have either sign
         ++cases;
-    }
-
-    static bool same(const std::vector<float>& a, const std::vector<float>& b) {  // but for the sign of a zero
-        for (size_t i = 0; i < a.size(); ++i)
-            if (a[i] != b[i]) return false;
-        return true;
     }
 
     void product(const Layer& layer, int M, Type type, std::mt19937& random) {
         const int64_t N = layer.linear.N, K = layer.linear.K;
         std::vector<float> x(M * K);
-        std::vector<uint16_t> narrow(type == kFloat ? 0 : M * K);
+        std::vector<uint16_t> narrow(type == Type::kFloat ? 0 : M * K);
         std::normal_distribution<float> normal;
         for (size_t i = 0; i < x.size(); ++i) {
             x[i] = normal(random);
-            if (type == kBfloat) x[i] = bfloat_to_float(narrow[i] = float_to_bfloat(x[i]));
-            if (type == kHalf) x[i] = half_to_float(narrow[i] = float_to_half(x[i]));
+            if (type == Type::kBfloat) x[i] = bfloat_to_float(narrow[i] = float_to_bfloat(x[i]));
+            if (type == Type::kHalf) x[i] = half_to_float(narrow[i] = float_to_half(x[i]));
         }
-        const size_t units = M * N * (type == kFloat ? 2 : 1);  // outputs as 16-bit units, and some beyond them
+        const size_t units = M * N * (type == Type::kFloat ? 2 : 1);  // outputs as 16-bit units, and some beyond them
         std::vector<uint16_t> out(units + kGuard, kUntouched), one(N * 2);
-        const void* input = type == kFloat ? static_cast<const void*>(x.data()) : narrow.data();
-        awqbench_w4a16_linear(&layer.linear, input, out.data(), M, type, 1);
+        const void* input = type == Type::kFloat ? static_cast<const void*>(x.data()) : narrow.data();
+        awqbench_w4a16_linear(&layer.linear, input, out.data(), M, static_cast<int>(type), 1);
         for (int i = 0; i < kGuard; ++i) wrong += out[units + i] != kUntouched;
         double error = 0, largest = 0;
         for (int m = 0; m < M; ++m)
@@ -108,17 +103,18 @@ struct Check {
             }
         // A row by itself has the same bits as in the batch.
         const int m = random() % M;
-        const size_t size = type == kFloat ? 4 : 2;
-        awqbench_w4a16_linear(&layer.linear, static_cast<const char*>(input) + m * K * size, one.data(), 1, type, 1);
+        const size_t size = type == Type::kFloat ? 4 : 2;
+        const char* row = static_cast<const char*>(input) + m * K * size;
+        awqbench_w4a16_linear(&layer.linear, row, one.data(), 1, static_cast<int>(type), 1);
         wrong += std::memcmp(one.data(), reinterpret_cast<char*>(out.data()) + m * N * size, N * size) != 0;
-        wrong += !(error <= kTolerance[type] * largest);
-        worst[type] = std::fmax(worst[type], error / largest);
+        wrong += !(error <= kTolerance[static_cast<int>(type)] * largest);
+        worst[static_cast<int>(type)] = std::fmax(worst[static_cast<int>(type)], error / largest);
         ++cases;
     }
 
     static double value(const std::vector<uint16_t>& out, int64_t at, Type type) {
-        if (type == kBfloat) return bfloat_to_float(out[at]);
-        if (type == kHalf) return half_to_float(out[at]);
+        if (type == Type::kBfloat) return bfloat_to_float(out[at]);
+        if (type == Type::kHalf) return half_to_float(out[at]);
         float number;
         std::memcpy(&number, out.data() + 2 * at, sizeof number);
         return number;
@@ -146,11 +142,12 @@ long wrong_conversions(const Convert& convert, float (*widen)(uint16_t), std::mt
     convert.widen(all.data(), wide.data(), wide.size());
     for (size_t i = 0; i < all.size(); ++i) wrong += as_bits(wide[i]) != as_bits(widen(i)) && wide[i] == wide[i];
     convert.narrow(wide.data(), back.data(), wide.size());
-    for (size_t i = 0; i < all.size(); ++i) wrong += wide[i] == wide[i] ? back[i] != i : widen(back[i]) == widen(back[i]);
+    for (size_t i = 0; i < all.size(); ++i)
+        wrong += wide[i] == wide[i] ? back[i] != i : widen(back[i]) == widen(back[i]);
     std::vector<float> floats;
     const float largest = wide[0x7bff] > 1e6f ? wide[0x7f7f] : wide[0x7bff];
     for (size_t i = 0; i < all.size(); ++i) {
-        const float tie = (wide[i] + widen(i + 1)) / 2;  // exact: one bit more than either
+        const float tie = (wide[i] + widen(static_cast<uint16_t>(i + 1))) / 2;  // exact: one bit more than either
         if (std::fabs(wide[i]) < largest && std::isfinite(tie))
             for (int step : {-1, 0, 1}) floats.push_back(as_float(as_bits(tie) + step));
         floats.push_back(as_float(random()));
@@ -182,7 +179,8 @@ int main() {
                         const Layer layer(N, K, group, width, random() % 2, isa, random);
                         check.weights(layer);
                         for (int M : {1, 2, 3, 4, 5, 6, 11})
-                            for (Type type : {kFloat, kBfloat, kHalf}) check.product(layer, M, type, random);
+                            for (Type type : {Type::kFloat, Type::kBfloat, Type::kHalf})
+                                check.product(layer, M, type, random);
                     }
                 }
         check.wrong += wrong_conversions(choice(isa).bfloat, bfloat_to_float, random);
