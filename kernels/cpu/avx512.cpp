@@ -58,6 +58,7 @@ TARGET inline void decode_block(const uint8_t* at, const Group& first, const Gro
 template <int Bits, int R, int M, bool Halves>
 TARGET void multiply(const Weights& w, ptrdiff_t row, const float* x, float* out, ptrdiff_t ldo) {
     const ptrdiff_t K = w.K, groups = K / w.group, blocks = Halves ? 1 : w.group / kBlock, bytes = K * Bits / 8;
+    // Two pointers: eight rows are then reached with few registers.
     const uint8_t *codes = w.codes + row * bytes, *upper = codes + 4 * bytes;
     __m512 sum[R][M];
     for (int r = 0; r < R; ++r)
@@ -72,7 +73,7 @@ TARGET void multiply(const Weights& w, ptrdiff_t row, const float* x, float* out
                 first[r] = make_group<Bits>(steps[r], g);
                 second[r] = Halves ? make_group<Bits>(steps[r], g + 1) : first[r];
             }
-            for (ptrdiff_t b = 0; b < blocks; ++b, codes += kBlockBytes<Bits>, upper += kBlockBytes<Bits>, x += kBlock) {
+            for (ptrdiff_t b = 0; b < blocks; ++b, x += kBlock) {
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) {
                     __m512 low, high;
@@ -83,6 +84,8 @@ TARGET void multiply(const Weights& w, ptrdiff_t row, const float* x, float* out
                         sum[r][m] = _mm512_fmadd_ps(high, _mm512_loadu_ps(x + m * K + 16), sum[r][m]);
                     }
                 }
+                codes += kBlockBytes<Bits>;
+                upper += kBlockBytes<Bits>;
             }
         }
     }
