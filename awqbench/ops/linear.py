@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from awqbench.ops import cuda, cuda_layout, layout, torch_int4
+from awqbench.ops import cpu, cuda, cuda_layout, layout, torch_int4
 from awqbench.ops.op import w4a16_linear
 from awqbench.ops.select import select_kernel
 from awqbench.quantization.tensor import QuantizedTensor
@@ -87,6 +87,10 @@ class QuantizedLinear(nn.Module):
                 x, held["tiles"], held["steps"], held["bias"], self.out_features, self.group_size
             )
             return multiplied
+        if self.kernel == "cpu" and cpu.plain(x):
+            codes, scales, zeros, bias = held["codes"], held["scale_bits"], held["zeros"], held["bias"]
+            if codes.is_cpu:  # type: ignore[union-attr]
+                return cpu.linear(x, codes, scales, zeros, bias, self.group_size, self.width)  # type: ignore[arg-type]
         if self.kernel == "torch-int4":
             scales = held["kernel_scale_bits"].view(torch.bfloat16)  # type: ignore[union-attr]
         else:

@@ -26,11 +26,11 @@ def _on_cpu(
     x: Tensor, codes: Tensor, scales: Tensor, zeros: Tensor, bias: Tensor | None, group_size: int, width: int,
     kernel: str,
 ) -> Tensor:  # fmt: skip
+    if kernel == "cpu":
+        return cpu.linear(x, codes, scales, zeros, bias, group_size, width)
     rows = x.reshape(-1, x.shape[-1])
     if rows.shape[0] == 0:
         out = rows.new_empty(0, zeros.shape[0])
-    elif kernel == "cpu":
-        out = cpu.linear(rows, codes, scales, zeros, bias, group_size, width)
     elif kernel == "torch-int4":
         out = torch_int4.linear(rows, codes, scales, bias, group_size)
     else:

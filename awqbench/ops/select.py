@@ -29,7 +29,7 @@ def select_kernel(
     `cpu` is the C++ kernel, `cuda` those for NVIDIA devices, `torch-int4` torch's bfloat16 op, `dequantize` the
     reference. `bits` are a code's; `half_scales` says whether float16 holds the scales exactly, which `cpu` and `cuda`
     need, `nibble_zeros` whether 4 bits hold the zero points, for `cuda`. `in_features` only matters where one group
-    spans a row. By name, `cuda` may be had on a CPU, to pack a layer before it moves to its device: it runs there, but
+    spans a row, and for groups of 16. By name, `cuda` may be had on a CPU, to pack a layer before it moves to its device: it runs there, but
     slowly. Raises UserError when a kernel asked for by name is unknown or does not fit, BackendUnavailable when it
     cannot be built here.
     """
@@ -42,7 +42,7 @@ def select_kernel(
         "cuda": packable
         and cuda_layout.fits(in_features or 2 * group_size, group_size)
         and (on_cpu or (place == "cuda" and dtype in HALVES)),
-        "cpu": on_cpu and half_scales and cpu.fits(out_features, group_size),
+        "cpu": on_cpu and half_scales and cpu.fits(out_features, group_size, in_features),
         "torch-int4": on_cpu
         and dtype == torch.bfloat16
         and bits <= NIBBLE

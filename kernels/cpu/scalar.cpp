@@ -4,43 +4,63 @@
 namespace awqbench {
 namespace {
 
+constexpr int kHalfBlock = kBlock / 2;
+
 // Code number `at` of a block.
 template <int Bits>
 inline int code(const uint8_t* block, int at) {
     if (Bits == 8) return block[at];
-    return at < kBlock / 2 ? block[at] & 0xF : block[at - kBlock / 2] >> 4;
+    return at < kHalfBlock ? block[at] & 0xF : block[at - kHalfBlock] >> 4;
 }
+
+// The scale and zero point of the half block that begins at code k of a row.
+struct Step {
+    float scale;
+    int zero;
+    Step(const Weights& w, ptrdiff_t row, ptrdiff_t k) {
+        const ptrdiff_t at = row * (w.K / w.group) + k / w.group;
+        scale = half_to_float(w.scales[at]);
+        zero = w.zeros[at];
+    }
+    float value(int code) const { return static_cast<float>(code - zero) * scale; }
+};
 
 template <int Bits>
 void dequantize(const Weights& w, ptrdiff_t row, float* out) {
-    const ptrdiff_t groups = w.K / w.group;
     const uint8_t* codes = w.codes + row * (w.K * Bits / 8);
-    for (ptrdiff_t g = 0; g < groups; ++g) {
-        const float scale = half_to_float(w.scales[row * groups + g]);
-        const int zero = w.zeros[row * groups + g];
-        for (ptrdiff_t b = 0; b < w.group / kBlock; ++b, codes += kBlockBytes<Bits>, out += kBlock)
-            for (int j = 0; j < kBlock; ++j) out[j] = static_cast<float>(code<Bits>(codes, j) - zero) * scale;
+    for (ptrdiff_t k = 0; k < w.K; k += kBlock, codes += kBlockBytes<Bits>, out += kBlock) {
+        const Step low(w, row, k), high(w, row, k + kHalfBlock);
+        for (int j = 0; j < kHalfBlock; ++j) {
+            out[j] = low.value(code<Bits>(codes, j));
+            out[j + kHalfBlock] = high.value(code<Bits>(codes, j + kHalfBlock));
+        }
     }
 }
 
 template <int Bits>
 void tile(const Weights& w, ptrdiff_t row, const float* x, float* out, ptrdiff_t) {
-    constexpr int kHalf = kBlock / 2;
-    const ptrdiff_t groups = w.K / w.group;
     const uint8_t* codes = w.codes + row * (w.K * Bits / 8);
-    float sum[kHalf] = {};  // sixteen partial sums: shorter chains, and a loop that compilers vectorise
-    for (ptrdiff_t g = 0; g < groups; ++g) {
-        const float scale = half_to_float(w.scales[row * groups + g]);
-        const int zero = w.zeros[row * groups + g];
-        for (ptrdiff_t b = 0; b < w.group / kBlock; ++b, codes += kBlockBytes<Bits>, x += kBlock)
-            for (int j = 0; j < kHalf; ++j) {
-                sum[j] += static_cast<float>(code<Bits>(codes, j) - zero) * scale * x[j];
-                sum[j] += static_cast<float>(code<Bits>(codes, j + kHalf) - zero) * scale * x[j + kHalf];
-            }
+    float sum[kHalfBlock] = {};  // sixteen partial sums: shorter chains, and a loop that compilers vectorise
+    for (ptrdiff_t k = 0; k < w.K; k += kBlock, codes += kBlockBytes<Bits>, x += kBlock) {
+        const Step low(w, row, k), high(w, row, k + kHalfBlock);
+        for (int j = 0; j < kHalfBlock; ++j) {
+            sum[j] += low.value(code<Bits>(codes, j)) * x[j];
+            sum[j] += high.value(code<Bits>(codes, j + kHalfBlock)) * x[j + kHalfBlock];
+        }
     }
     float total = 0;
     for (float part : sum) total += part;
     *out = total;
+}
+
+template <float (*One)(uint16_t)>
+void widen(const uint16_t* from, float* to, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; ++i) to[i] = One(from[i]);
+}
+
+template <uint16_t (*One)(float)>
+void narrow(const float* from, uint16_t* to, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; ++i) to[i] = One(from[i]);
 }
 
 }  // namespace
@@ -49,6 +69,8 @@ const Isa kScalar = {
     "scalar",
     {{0, 1}, {nullptr, tile<4>}, 1, dequantize<4>},
     {{0, 1}, {nullptr, tile<8>}, 1, dequantize<8>},
+    {widen<bfloat_to_float>, narrow<float_to_bfloat>},
+    {widen<half_to_float>, narrow<float_to_half>},
 };
 
 }  // namespace awqbench

@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "narrow.h"
+
 namespace awqbench {
 
 constexpr int kBlock = 32;       // codes that a tile decodes at a time
@@ -18,52 +20,52 @@ struct Weights {
     const uint8_t* codes;        // [N, K / 2] or [N, K]
     const uint16_t* scales;      // [N, K / group], IEEE half
     const uint8_t* zeros;        // [N, K / group]
-    ptrdiff_t K;
-    ptrdiff_t group;             // a multiple of kBlock that divides K
+    ptrdiff_t K;                 // a multiple of kBlock
+    ptrdiff_t group;             // divides K; a multiple of kBlock, or half of it: two groups to a block
 };
 
 // out[m * ldo + r] = sum over k of x[m * K + k] * weight[row + r][k] for `rows` weight rows and `m` input rows.
 // Every sum runs over k in the same order whatever the tile's size, so results do not depend on how work is split.
-using Tile = void (*)(const Weights&, ptrdiff_t row, const float* x, float* out, ptrdiff_t ldo);
+template <class X>
+using TileOf = void (*)(const Weights&, ptrdiff_t row, const X* x, float* out, ptrdiff_t ldo);
+using Tile = TileOf<float>;
 
-// (code - zero) * scale needs at most 9 + 11 bits, so the dequantized weight is exact in float whichever way it's computed.
+// (code - zero) * scale needs at most 9 + 11 bits, so the dequantized weight is exact in float whichever way it's
+// computed.
 using DequantizeRow = void (*)(const Weights&, ptrdiff_t row, float* out);
 
-constexpr int kRows = 8;         // weight rows per unit of work: the AutoAWQ format's output size is a multiple of 8
+constexpr int kRows = 8;         // weight rows per unit of work; every tile width divides it
 constexpr int kMaxInputs = 6;    // input rows per tile
 
-struct Kernel {                        // for codes of one width
+template <class X>
+struct KernelOf {                      // for codes of one width and inputs of one type
     int width[kMaxInputs + 1];         // weight rows per tile when a tile takes m input rows
-    Tile tile[kMaxInputs + 1];         // tile[m], m = 1 .. inputs
+    TileOf<X> tile[kMaxInputs + 1];    // tile[m], m = 1 .. inputs
     int inputs;                        // largest m
     DequantizeRow dequantize;
 };
+using Kernel = KernelOf<float>;
 
 struct Isa {
     const char* name;
     Kernel nibbles, bytes;
+    Convert bfloat, half;              // what inputs and outputs of 16 bits go through
 };
 
 extern const Isa kScalar;
 #if defined(__x86_64__)
 extern const Isa kAvx2;
 extern const Isa kAvx512;
+#elif defined(__aarch64__)
+extern const Isa kNeon;
 #endif
 
-inline float half_to_float(uint16_t half) {
-    const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-    const uint32_t exponent = (half >> 10) & 0x1fu;
-    const uint32_t mantissa = half & 0x3ffu;
-    if (exponent == 0) {
-        const float value = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24: subnormal or zero
-        return sign ? -value : value;
-    }
-    union {
-        uint32_t bits;
-        float value;
-    } u;
-    u.bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | (mantissa << 13);
-    return u.value;
-}
+// Tiles that multiply nibbles by bfloat16 inputs as they are, in groups of a multiple of kProductsGroup. Of every 64
+// inputs, those of low nibbles come first: 0 .. 15, 32 .. 47, 16 .. 31, 48 .. 63.
+constexpr ptrdiff_t kProductsGroup = 2 * kBlock;
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 9 : __GNUC__ >= 10)
+#define AWQBENCH_AVX512_BF16 1
+extern const KernelOf<Bfloat> kAvx512Products;
+#endif
 
 }  // namespace awqbench

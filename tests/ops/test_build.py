@@ -6,7 +6,7 @@ import torch
 from awqbench.errors import BackendUnavailable
 from awqbench.ops import QuantizedLinear, build, cpu
 
-COMPILED = (build.library, cpu._functions, cpu.instruction_set, cpu.unavailable)
+COMPILED = (build.library, cpu._functions, cpu._layer, cpu.unavailable)
 needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
 
 

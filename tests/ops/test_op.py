@@ -1,8 +1,21 @@
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from awqbench.ops import QuantizedLinear, cpu
 from awqbench.ops.op import w4a16_linear
+
+
+class CountsCalls(TorchDispatchMode):
+    """Counts the calls of the operator."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls += function is w4a16_linear
+        return function(*args, **(kwargs or {}))
+
 
 KERNELS = ["dequantize", *(["cpu"] if cpu.unavailable() is None else [])]
 
@@ -14,6 +27,27 @@ def test_opcheck(kernel, shape, bits, biased, make_quantized):
     layer = QuantizedLinear(make_quantized(16, 64, 32, bits), torch.ones(16) if biased else None, kernel=kernel)
     arguments = (torch.randn(shape), layer.codes, layer.scales, layer.zeros, layer.bias, 32, layer.width, kernel)
     torch.library.opcheck(w4a16_linear, arguments)
+
+
+@pytest.mark.skipif(cpu.unavailable() is not None, reason="no C++ compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_layer_gives_the_same_bits_with_and_without_the_dispatcher(dtype, make_quantized):
+    layer = QuantizedLinear(make_quantized(16, 64, 32), torch.ones(16), dtype=dtype, kernel="cpu")
+    x = torch.randn(2, 3, 64).to(dtype)
+    with CountsCalls() as counter:
+        watched = layer(x)
+    assert counter.calls == 1
+    assert torch.equal(layer(x), watched)
+
+
+@pytest.mark.skipif(cpu.unavailable() is not None, reason="no C++ compiler")
+def test_tracers_and_transforms_see_the_operator(make_quantized):
+    layer, x = QuantizedLinear(make_quantized(16, 64, 32), kernel="cpu"), torch.randn(3, 64)
+    graph = make_fx(layer)(x).graph
+    assert [node.target for node in graph.nodes if "w4a16" in str(node.target)] == [w4a16_linear]
+    assert torch.equal(torch.func.vmap(layer)(x), layer(x))
+    exported = torch.export.export(layer, (x,))
+    assert torch.equal(exported.module()(x), layer(x))
 
 
 def test_opcheck_of_the_bfloat16_kernel(make_quantized):

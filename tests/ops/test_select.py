@@ -16,6 +16,10 @@ def no_compiler(monkeypatch):
 def test_auto_takes_the_compiled_kernel_where_it_fits():
     assert select_kernel("auto", **SIZES) == "cpu"
     assert select_kernel("auto", **{**SIZES, "group_size": 48}) == "dequantize"
+    assert select_kernel("auto", **{**SIZES, "group_size": 16}, in_features=64) == "cpu"
+    assert select_kernel("auto", **{**SIZES, "group_size": 16}, in_features=48) == "dequantize"
+    assert select_kernel("auto", **{**SIZES, "out_features": 13}) == "cpu"
+    assert select_kernel("auto", **{**SIZES, "dtype": torch.bfloat16}) == "cpu"
     assert select_kernel("auto", **{**SIZES, "device": "cuda"}) == "dequantize"
     assert select_kernel("auto", **SIZES, bits=8) == "cpu"
     assert select_kernel("auto", **SIZES, half_scales=False) == "dequantize"
