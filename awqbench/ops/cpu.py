@@ -33,6 +33,11 @@ def _functions() -> tuple[ctypes._NamedFuncPointer, ctypes._NamedFuncPointer, in
     return multiply, dequantize, int(loaded.awqbench_w4a16_best_isa())
 
 
+def best_isa() -> int:
+    """The best instruction set of this processor: 0 scalar, 1 AVX2, 2 AVX-512."""
+    return _functions()[2]
+
+
 @cache
 def instruction_set() -> str:
     """The vector instructions the kernel uses here: scalar, avx2 or avx512."""

@@ -43,6 +43,10 @@ void multiply_rows(const Kernel& kernel, const Weights& w, ptrdiff_t row, const 
 }
 
 }  // namespace
+
+// The tiles of an instruction set that the processor has, for the other translation units.
+const Isa& choice(int isa) { return *kChoices[isa]; }
+
 }  // namespace awqbench
 
 using namespace awqbench;
