@@ -37,7 +37,7 @@ class NativeModel:
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         self._step.argtypes = [pointer] * 4 + [size] + [pointer] * 2 + [ctypes.c_int] * 2
         self._step.restype = None
-        self._scratch.argtypes, self._scratch.restype = [pointer, size, size, ctypes.c_int], size
+        self._scratch.argtypes, self._scratch.restype = [pointer, size, size, ctypes.c_int, ctypes.c_int], size
         layers = (c.Layer * len(description.layers))(*map(self._layer, description.layers))
         self._layers = layers
         self.structure = c.Model(
@@ -133,7 +133,7 @@ class NativeState:
             raise IndexError(f"tokens {tokens.tolist()} (allowed: {batch} ids below {rows})")
         if self.length >= self.capacity:
             raise IndexError(f"the cache holds {self.capacity} tokens and is full")
-        needed = native._scratch(ctypes.addressof(native.structure), batch, self.capacity, threads)
+        needed = native._scratch(ctypes.addressof(native.structure), batch, self.capacity, threads, native.isa)
         if self._scratch.numel() < needed:
             self._scratch = torch.empty(needed)
         self._positions.fill_(self.length)

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -19,7 +20,6 @@ const Isa& choice(int isa);  // w4a16.cpp
 namespace {
 
 constexpr ptrdiff_t kBlockRows = 32;  // weight rows handed out at a time
-constexpr ptrdiff_t kAhead = 8;     // rows that are fetched before they are needed: rows are too short for the processor to see a stream
 
 const Parts& parts_of(int isa) {
 #if defined(__x86_64__)
@@ -30,53 +30,92 @@ const Parts& parts_of(int isa) {
     return kScalarParts;
 }
 
+// How nibbles are multiplied, or null: by the tiles of w4a16.h.
+const Integer* integer_of(int isa) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (isa == 2 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
+        return &kVnni;
+    if (isa >= 1) return &kMaddubs;
+#endif
+    (void)isa;
+    return nullptr;
+}
+
 ptrdiff_t padded(ptrdiff_t floats) { return (floats + 15) / 16 * 16; }
 
 struct Sizes {  // of the scratch, in floats
-    ptrdiff_t stream, qkv, mixed, inner, scores, up, head;
-    Sizes(const Model& model, ptrdiff_t M, ptrdiff_t capacity)
+    ptrdiff_t stream, qkv, mixed, inner, scores, up, head, prepared;
+    Sizes(const Model& model, ptrdiff_t M, ptrdiff_t capacity, const Integer* integer)
         : stream(padded(M * model.hidden)),
           qkv(padded(M * (model.heads + 2 * model.key_heads) * model.head_size)),
           mixed(padded(M * model.heads * model.head_size)),
           inner(padded(M * model.inner)),
           scores(padded(capacity)),
           up(padded(M * kBlockRows)),
-          head(padded(model.head_size)) {}
+          head(padded(model.head_size)),
+          prepared(integer ? padded(M * integer->size(std::max({model.hidden, model.inner,
+                                                                model.heads * model.head_size})) / 4 + 16) : 0) {}
     ptrdiff_t shared() const { return qkv + mixed + stream + inner; }
-    ptrdiff_t own() const { return 2 * stream + scores + up + head; }
+    ptrdiff_t own() const { return 2 * stream + scores + up + head + prepared; }
 };
 
-// out[m * ldo + r] = row `row + r` of the linear, for `count` rows.
-void multiply(const Linear& w, const Isa& isa, const Parts& parts, ptrdiff_t row, ptrdiff_t count, const float* x,
-              ptrdiff_t M, float* out, ptrdiff_t ldo) {
-    if (w.kind == kNibbles || w.kind == kBytes) {
-        const Kernel& kernel = w.kind == kBytes ? isa.bytes : isa.nibbles;
-        const Weights weights{static_cast<const uint8_t*>(w.weight), w.scales, w.zeros, w.K, w.group};
-        const ptrdiff_t tiles = (M + kernel.inputs - 1) / kernel.inputs;
-        const ptrdiff_t unit = kRows * (w.K * w.kind / 8);
-        const char* bytes = static_cast<const char*>(w.weight) + (row + kAhead) * (w.K * w.kind / 8);
-        for (ptrdiff_t r = 0; r < count; r += kRows) {
-            for (ptrdiff_t at = 0; at < unit; at += 64) __builtin_prefetch(bytes + at, 0, 3);
-            bytes += unit;
-            for (ptrdiff_t t = 0; t < tiles; ++t) {
-                const ptrdiff_t begin = M * t / tiles, m = M * (t + 1) / tiles - begin;
-                for (ptrdiff_t at = r; at < r + kRows; at += kernel.width[m])
-                    kernel.tile[m](weights, row + at, x + begin * w.K, out + begin * ldo + at, ldo);
-            }
+// What multiplies: a processor's way of doing things, and one thread's memory for prepared inputs.
+struct Engine {
+    const Isa& isa;
+    const Parts& parts;
+    const Integer* integer;
+    void* prepared;
+
+    ptrdiff_t group = 0;  // for which they are prepared; nibbles in other groups go through the tiles
+
+    // Before rows of linears that read the same inputs x [M, K] are multiplied.
+    void prepare(std::initializer_list<const Linear*> linears, const float* x, ptrdiff_t M) {
+        group = 0;
+        for (const Linear* w : linears) {
+            if (!integer || w->kind != kNibbles || group) continue;
+            group = w->group;
+            for (ptrdiff_t m = 0; m < M; ++m)
+                integer->prepare(x + m * w->K, w->K, group, static_cast<char*>(prepared) + m * integer->size(w->K));
         }
-    } else {
-        parts.dense(w, row, count, x, M, out, ldo);
     }
-    if (w.bias)
-        for (ptrdiff_t m = 0; m < M; ++m)
-            for (ptrdiff_t r = 0; r < count; ++r) out[m * ldo + r] += w.bias[row + r];
-}
+
+    // out[m * ldo + r] = row `row + r` of the linear, for `count` rows.
+    void multiply(const Linear& w, ptrdiff_t row, ptrdiff_t count, const float* x, ptrdiff_t M, float* out,
+                  ptrdiff_t ldo) const {
+        const bool packed = w.kind == kNibbles || w.kind == kBytes;
+        const ptrdiff_t stride = w.K * (w.kind == kBrain ? 16 : w.kind) / 8;
+        const char* next = static_cast<const char*>(w.weight) + (row + kRows) * stride;
+        for (ptrdiff_t r = 0; r < count; r += kRows, next += kRows * stride) {
+            // The next rows, while these are computed: a row is too short for the processor to see a stream.
+            for (ptrdiff_t at = 0; at < kRows * stride; at += 64) __builtin_prefetch(next + at);
+            if (packed) packed_rows(w, row + r, x, M, out + r, ldo);
+            else parts.dense(w, row + r, std::min<ptrdiff_t>(kRows, count - r), x, M, out + r, ldo);
+        }
+        if (w.bias)
+            for (ptrdiff_t m = 0; m < M; ++m)
+                for (ptrdiff_t r = 0; r < count; ++r) out[m * ldo + r] += w.bias[row + r];
+    }
+
+    void packed_rows(const Linear& w, ptrdiff_t row, const float* x, ptrdiff_t M, float* out, ptrdiff_t ldo) const {
+        const Weights weights{static_cast<const uint8_t*>(w.weight), w.scales, w.zeros, w.K, w.group};
+        if (w.kind == kNibbles && w.group == group) return integer->rows(weights, row, prepared, M, out, ldo);
+        const Kernel& kernel = w.kind == kBytes ? isa.bytes : isa.nibbles;
+        const ptrdiff_t tiles = (M + kernel.inputs - 1) / kernel.inputs;
+        for (ptrdiff_t t = 0; t < tiles; ++t) {
+            const ptrdiff_t begin = M * t / tiles, m = M * (t + 1) / tiles - begin;
+            for (ptrdiff_t at = 0; at < kRows; at += kernel.width[m])
+                kernel.tile[m](weights, row + at, x + begin * w.K, out + begin * ldo + at, ldo);
+        }
+    }
+};
 
 // One thread's view of a step.
 struct Worker {
     const Model& model;
     const Cache& cache;
-    const Isa& isa;
+    Engine& engine;
     const Parts& parts;
     const int64_t* positions;
     ptrdiff_t M;
@@ -86,6 +125,7 @@ struct Worker {
     // All of `count` linears that read the same input, outputs after each other; ends with a barrier.
     void linears(const Linear* linears, int count, const float* input, float* out, ptrdiff_t ldo) const {
         ptrdiff_t blocks = 0;
+        engine.prepare({linears, linears + count - 1}, input, M);
         for (int i = 0; i < count; ++i) blocks += (linears[i].N + kBlockRows - 1) / kBlockRows;
 #pragma omp for schedule(dynamic, 1)
         for (ptrdiff_t block = 0; block < blocks; ++block) {
@@ -95,16 +135,17 @@ struct Worker {
                 row -= (w->N + kBlockRows - 1) / kBlockRows * kBlockRows;
                 offset += w->N;
             }
-            multiply(*w, isa, parts, row, std::min<ptrdiff_t>(kBlockRows, w->N - row), input, M, out + offset + row, ldo);
+            engine.multiply(*w, row, std::min<ptrdiff_t>(kBlockRows, w->N - row), input, M, out + offset + row, ldo);
         }
     }
 
     void gated(const Layer& layer) const {
+        engine.prepare({&layer.gate, &layer.up}, normed, M);
 #pragma omp for schedule(dynamic, 1)
         for (ptrdiff_t row = 0; row < model.inner; row += kBlockRows) {
             const ptrdiff_t count = std::min<ptrdiff_t>(kBlockRows, model.inner - row);
-            multiply(layer.gate, isa, parts, row, count, normed, M, inner + row, model.inner);
-            multiply(layer.up, isa, parts, layer.up_row + row, count, normed, M, up, kBlockRows);
+            engine.multiply(layer.gate, row, count, normed, M, inner + row, model.inner);
+            engine.multiply(layer.up, layer.up_row + row, count, normed, M, up, kBlockRows);
             for (ptrdiff_t m = 0; m < M; ++m)
                 parts.gate(inner + m * model.inner + row, up + m * kBlockRows, count, model.activation);
         }
@@ -175,11 +216,12 @@ struct Worker {
     }
 
     void logits(float* out) const {
+        engine.prepare({&model.head}, normed, M);
         const float divisor = static_cast<float>(model.logit_divisor), cap = static_cast<float>(model.logit_cap);
 #pragma omp for schedule(dynamic, 4)
         for (ptrdiff_t row = 0; row < model.vocabulary; row += kBlockRows) {
             const ptrdiff_t count = std::min<ptrdiff_t>(kBlockRows, model.vocabulary - row);
-            multiply(model.head, isa, parts, row, count, normed, M, out + row, model.vocabulary);
+            engine.multiply(model.head, row, count, normed, M, out + row, model.vocabulary);
             for (ptrdiff_t m = 0; m < M; ++m)
                 for (ptrdiff_t r = row; r < row + count; ++r) {
                     float& logit = out[m * model.vocabulary + r];
@@ -218,8 +260,8 @@ using namespace awqbench;
 extern "C" {
 
 // Floats of scratch that a step of M rows needs.
-int64_t awqbench_decode_scratch(const Model* model, int64_t M, int64_t capacity, int threads) {
-    const Sizes sizes(*model, M, capacity);
+int64_t awqbench_decode_scratch(const Model* model, int64_t M, int64_t capacity, int threads, int isa) {
+    const Sizes sizes(*model, M, capacity, integer_of(isa));
     return sizes.shared() + threads * sizes.own();
 }
 
@@ -227,7 +269,8 @@ int64_t awqbench_decode_scratch(const Model* model, int64_t M, int64_t capacity,
 // [M, vocabulary]. Positions are smaller than the cache's capacity, tokens than the vocabulary.
 void awqbench_decode_step(const Model* model, const Cache* cache, const int64_t* tokens, const int64_t* positions,
                           int64_t M, float* logits, float* scratch, int threads, int isa) {
-    const Sizes sizes(*model, M, cache->capacity);
+    const Integer* integer = integer_of(isa);
+    const Sizes sizes(*model, M, cache->capacity, integer);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
 #ifdef _OPENMP
@@ -244,18 +287,19 @@ void awqbench_decode_step(const Model* model, const Cache* cache, const int64_t*
         float* scores = normed + sizes.stream;
         float* up = scores + sizes.scores;
         float* query = up + sizes.up;
-        const Worker worker{*model, *cache, choice(isa), parts_of(isa), positions, M,     qkv,   mixed, y,
-                            inner,  x,      normed,      scores,        up,        query};
+        Engine engine{choice(isa), parts_of(isa), integer, query + sizes.head};
+        const Worker worker{*model, *cache, engine, engine.parts, positions, M,  qkv,  mixed,
+                            y,      inner,  x,      normed,       scores,    up, query};
         worker.run(tokens, logits);
     }
 }
 
 // out [M, N] = x [M, K] times the transposed weight: the language model head on its own.
 void awqbench_dense_linear(const Linear* w, const float* x, int64_t M, float* out, int threads, int isa) {
-    const Parts& parts = parts_of(isa);
+    const Engine engine{choice(isa), parts_of(isa), nullptr, nullptr};
     (void)threads;
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads) if (threads > 1)
     for (ptrdiff_t row = 0; row < w->N; row += kBlockRows)
-        multiply(*w, choice(isa), parts, row, std::min<ptrdiff_t>(kBlockRows, w->N - row), x, M, out + row, w->N);
+        engine.multiply(*w, row, std::min<ptrdiff_t>(kBlockRows, w->N - row), x, M, out + row, w->N);
 }
 }

@@ -69,10 +69,19 @@ struct Parts {                 // one table for each instruction set
                    float cap, float* scores, float* out);
 };
 
+struct Integer {               // packed nibbles in integer arithmetic, where the processor has byte dot products
+    void (*prepare)(const float* x, ptrdiff_t K, ptrdiff_t group, void* to);
+    // kRows rows of M prepared inputs, laid after each other.
+    void (*rows)(const Weights&, ptrdiff_t row, const void* prepared, ptrdiff_t M, float* out, ptrdiff_t ldo);
+    ptrdiff_t step, bytes;     // inputs that a step takes, and what they take prepared
+    ptrdiff_t size(ptrdiff_t K) const { return (K + step - 1) / step * bytes; }
+};
+
 extern const Parts kScalarParts;
 #if defined(__x86_64__)
 extern const Parts kAvx2Parts;
 extern const Parts kAvx512Parts;
+extern const Integer kMaddubs, kVnni;
 #endif
 
 }  // namespace awqbench
