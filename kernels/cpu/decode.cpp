@@ -84,15 +84,10 @@ struct Engine {
     // out[m * ldo + r] = row `row + r` of the linear, for `count` rows.
     void multiply(const Linear& w, ptrdiff_t row, ptrdiff_t count, const float* x, ptrdiff_t M, float* out,
                   ptrdiff_t ldo) const {
-        const bool packed = w.kind == kNibbles || w.kind == kBytes;
-        const ptrdiff_t stride = w.K * (w.kind == kBrain ? 16 : w.kind) / 8;
-        const char* next = static_cast<const char*>(w.weight) + (row + kRows) * stride;
-        for (ptrdiff_t r = 0; r < count; r += kRows, next += kRows * stride) {
-            // The next rows, while these are computed: a row is too short for the processor to see a stream.
-            for (ptrdiff_t at = 0; at < kRows * stride; at += 64) __builtin_prefetch(next + at);
-            if (packed) packed_rows(w, row + r, x, M, out + r, ldo);
-            else parts.dense(w, row + r, std::min<ptrdiff_t>(kRows, count - r), x, M, out + r, ldo);
-        }
+        if (w.kind == kNibbles || w.kind == kBytes)
+            for (ptrdiff_t r = 0; r < count; r += kRows) packed_rows(w, row + r, x, M, out + r, ldo);
+        else
+            parts.dense(w, row, count, x, M, out, ldo);
         if (w.bias)
             for (ptrdiff_t m = 0; m < M; ++m)
                 for (ptrdiff_t r = 0; r < count; ++r) out[m * ldo + r] += w.bias[row + r];
@@ -102,6 +97,9 @@ struct Engine {
         const Weights weights{static_cast<const uint8_t*>(w.weight), w.scales, w.zeros, w.K, w.group};
         if (w.kind == kNibbles && w.group == group) return integer->rows(weights, row, prepared, M, out, ldo);
         const Kernel& kernel = w.kind == kBytes ? isa.bytes : isa.nibbles;
+        const ptrdiff_t unit = kRows * (w.K * w.kind / 8);
+        const uint8_t* next = weights.codes + (row + kRows) * (w.K * w.kind / 8);
+        for (ptrdiff_t at = 0; at < unit; at += 64) __builtin_prefetch(next + at);
         const ptrdiff_t tiles = (M + kernel.inputs - 1) / kernel.inputs;
         for (ptrdiff_t t = 0; t < tiles; ++t) {
             const ptrdiff_t begin = M * t / tiles, m = M * (t + 1) / tiles - begin;

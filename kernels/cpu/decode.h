@@ -7,6 +7,10 @@
 
 namespace awqbench {
 
+// Weight rows between what is multiplied and what is fetched. Rows are too short, and a tile reads too many of them at
+// once, for the processor to see a stream; lines asked for in the order of their addresses it does see.
+constexpr int kAhead = 12;
+
 enum Kind : int64_t { kNibbles = 4, kBytes = 8, kHalf = 16, kBrain = 17, kFloat = 32 };  // how a weight is stored
 enum Activation : int64_t { kSilu, kGeluTanh, kGelu, kRelu };
 

@@ -36,14 +36,24 @@ using I = __m256i;
 TARGET inline I load_int(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 TARGET inline F halves(const uint16_t* from, ptrdiff_t left) {  // at most four
     uint64_t four = 0;
-    std::memcpy(&four, from, left >= 4 ? 8 : 2);
-    for (ptrdiff_t i = 1; left < 4 && i < left; ++i) four |= static_cast<uint64_t>(from[i]) << 16 * i;
+    if (left >= 4) {
+        std::memcpy(&four, from, 8);
+    } else {
+        four = from[0];
+        if (left > 1) four |= static_cast<uint64_t>(from[1]) << 16;
+        if (left > 2) four |= static_cast<uint64_t>(from[2]) << 32;
+    }
     return _mm256_castps128_ps256(_mm_cvtph_ps(_mm_cvtsi64_si128(static_cast<int64_t>(four))));
 }
 TARGET inline I bytes_wide(const uint8_t* from, ptrdiff_t left) {
     uint32_t four = 0;
-    std::memcpy(&four, from, left >= 4 ? 4 : 1);
-    for (ptrdiff_t i = 1; left < 4 && i < left; ++i) four |= static_cast<uint32_t>(from[i]) << 8 * i;
+    if (left >= 4) {
+        std::memcpy(&four, from, 4);
+    } else {
+        four = from[0];
+        if (left > 1) four |= static_cast<uint32_t>(from[1]) << 8;
+        if (left > 2) four |= static_cast<uint32_t>(from[2]) << 16;
+    }
     return _mm256_castsi128_si256(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(static_cast<int32_t>(four))));
 }
 TARGET inline F pick(F from, I index) { return _mm256_permutevar8x32_ps(from, index); }

@@ -74,6 +74,7 @@ TARGET inline void integer_tile(const Weights& w, ptrdiff_t row, const Prepared*
                                 ptrdiff_t ldo) {
     const ptrdiff_t K = w.K, groups = K / w.group, bytes = K / 2;
     const uint8_t* codes = w.codes + row * bytes;
+    const uint8_t* ahead = codes + kAhead * bytes;
     F total[R][M];
     for (int r = 0; r < R; ++r)
         for (int m = 0; m < M; ++m) total[r][m] = zero();
@@ -83,6 +84,8 @@ TARGET inline void integer_tile(const Weights& w, ptrdiff_t row, const Prepared*
         const I index = load_int(input->index);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
+            __builtin_prefetch(ahead);  // see kAhead
+            ahead += kStep / 2;
             const ptrdiff_t at = (row + r) * groups + first;
             const F scale = pick(halves(w.scales + at, groups - first), index);
             const I offset = pick(bytes_wide(w.zeros + at, groups - first), index);

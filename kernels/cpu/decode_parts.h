@@ -27,7 +27,10 @@ TARGET inline void dense_tile(const Linear& w, ptrdiff_t row, const float* x, fl
     F total[R][M];
     for (int r = 0; r < R; ++r)
         for (int m = 0; m < M; ++m) total[r][m] = zero();
-    for (ptrdiff_t k = 0; k < whole; k += kLanes) {
+    constexpr int kSize = Kind == kFloat ? 4 : 2, kRead = R * kLanes * kSize;
+    const char* ahead = static_cast<const char*>(w.weight) + (row + kAhead) * K * kSize;
+    for (ptrdiff_t k = 0; k < whole; k += kLanes, ahead += kRead) {
+        for (int at = 0; at < kRead; at += 64) __builtin_prefetch(ahead + at);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
             const F value = lanes<Kind>(w.weight, (row + r) * K + k);
