@@ -72,15 +72,20 @@ class StoredLinear(nn.Module):
         rows = x.reshape(-1, self.in_features).float().contiguous()
         out = rows.new_empty(rows.shape[0], self.out_features)
         if 0 < rows.shape[0] <= FEW_ROWS:
-            multiply = library().awqbench_dense_linear
-            multiply.restype = None
             held = Linear(self.bits.data_ptr(), None, None, None, *self.bits.shape, 0, KINDS[self.dtype])
-            multiply(
-                ctypes.byref(held), ctypes.c_void_p(rows.data_ptr()), ctypes.c_int64(rows.shape[0]),
-                ctypes.c_void_p(out.data_ptr()), torch.get_num_threads(), cpu.best_isa(),
-            )  # fmt: skip
+            multiply(held, rows, out)
         else:
             step = max(1, CHUNK_BYTES // (4 * self.in_features))
             for begin in range(0, self.out_features, step):
                 torch.mm(rows, self.stored[begin : begin + step].float().T, out=out[:, begin : begin + step])
         return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+
+def multiply(weight: Linear, x: Tensor, out: Tensor, isa: int | None = None) -> None:
+    """out [M, N] = x [M, K] times the transposed weight as the native step multiplies it; float32, contiguous."""
+    function = library().awqbench_decode_linear
+    function.restype = None
+    function(
+        ctypes.byref(weight), ctypes.c_void_p(x.data_ptr()), ctypes.c_int64(x.shape[0]),
+        ctypes.c_void_p(out.data_ptr()), torch.get_num_threads(), cpu.best_isa() if isa is None else isa,
+    )  # fmt: skip

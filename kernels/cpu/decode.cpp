@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <vector>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -292,9 +293,12 @@ void awqbench_decode_step(const Model* model, const Cache* cache, const int64_t*
     }
 }
 
-// out [M, N] = x [M, K] times the transposed weight: the language model head on its own.
-void awqbench_dense_linear(const Linear* w, const float* x, int64_t M, float* out, int threads, int isa) {
-    const Engine engine{choice(isa), parts_of(isa), nullptr, nullptr};
+// out [M, N] = x [M, K] times the transposed weight, as the step multiplies it: for a head outside of a step, and tests.
+void awqbench_decode_linear(const Linear* w, const float* x, int64_t M, float* out, int threads, int isa) {
+    const Integer* integer = integer_of(isa);
+    std::vector<char> prepared(integer && w->kind == kNibbles ? M * integer->size(w->K) + 64 : 0);
+    Engine engine{choice(isa), parts_of(isa), integer, prepared.data()};
+    engine.prepare({w}, x, M);
     (void)threads;
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads) if (threads > 1)
     for (ptrdiff_t row = 0; row < w->N; row += kBlockRows)

@@ -103,3 +103,21 @@ def restore_threads():
 def refused() -> Callable[[str], re.Pattern[str]]:
     """refused(family): what the reason says."""
     return lambda family: re.compile(REFUSED[family][2])
+
+
+@pytest.fixture(scope="session")
+def make_quantized() -> Callable[..., QuantizedTensor]:
+    """make_quantized(out, inputs, group_size, bits): random integers."""
+
+    def make(out: int, inputs: int, group: int, bits: int = 4) -> QuantizedTensor:
+        if reason := cpu.unavailable():
+            pytest.skip(reason)
+        generator = torch.Generator().manual_seed(0)
+        codes, zeros = (
+            torch.randint(0, 2**bits, (out, width), generator=generator, dtype=torch.uint8)
+            for width in (inputs, inputs // group)
+        )
+        scales = (torch.rand(zeros.shape, generator=generator) * 0.02 + 1e-3).half()
+        return QuantizedTensor(codes, scales, zeros, bits, group)
+
+    return make
