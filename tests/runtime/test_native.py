@@ -11,6 +11,8 @@ from awqbench.runtime.stored import StoredEmbedding, StoredLinear, as_stored, mu
 from awqbench.runtime.structures import Linear
 
 CPU = torch.device("cpu")
+# Whole steps of 64 and 128 inputs and parts of them; groups shorter, as long and longer, and one per row.
+SHAPES = [(32, 32), (64, 64), (96, 32), (96, 96), (160, 32), (192, 64), (288, 96), (640, 128), (1536, 64), (1536, 1536)]
 
 
 def steps(native, tokens, length=16):
@@ -47,9 +49,7 @@ def packed_product(quantized, x, isa):
 
 @pytest.mark.parametrize("isa", [0, 1, 2], ids=["scalar", "avx2", "avx512"])
 @pytest.mark.parametrize("bits", [3, 4, 8])
-@pytest.mark.parametrize(("inputs", "group"), [
-    (32, 32), (64, 64), (96, 32), (96, 96), (160, 32), (192, 64), (288, 96), (576, 64), (640, 128), (1536, 64), (1536, 1536),
-])  # fmt: skip
+@pytest.mark.parametrize(("inputs", "group"), SHAPES)
 def test_packed_rows_are_dequantize_and_multiply(inputs, group, bits, isa, make_quantized):
     if isa > cpu.best_isa():
         pytest.skip("this processor lacks the instructions")
