@@ -6,7 +6,9 @@ r"""Tokens per second of one 4-bit model on the CPU: transformers in float32, th
 Every contestant has a process of its own and all take turns, one prompt each, so that what else the machine does meets
 them alike; between its turns a process sleeps. A ratio is the median over rounds of the two contestants' ratio within a
 round, with a percentile bootstrap over rounds. llama.cpp reports its own time (its server divides all new tokens by the
-time after the first, which favours it by one part in the number of tokens).
+time after the first, which favours it by one part in the number of tokens). Processor time of the whole process is given
+too, less that of a prompt with one token: with one thread it hardly depends on what else runs; with more, threads that
+wait by spinning count.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import importlib.util
 import json
 import multiprocessing
 import platform
+import time
 import urllib.request
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+SERIES = ("ttft_s", "tokens_per_s", "cpu_s_per_token")
 OPTIONS = {"dtype": "float32", "device": "cpu", "batch_size": None, "trust_remote_code": False}
 
 
@@ -38,7 +42,7 @@ class Ours:
     def time(self, prompt: list[int], new: int) -> tuple[float, float]:
         """Seconds to the first token, tokens per second after it."""
         timing = self.backend.time([prompt], new)
-        return timing.ttft_s, len(timing.gaps_s) / sum(timing.gaps_s)
+        return timing.ttft_s, len(timing.gaps_s) / sum(timing.gaps_s) if timing.gaps_s else 0.0
 
 
 class LlamaCpp:
@@ -75,29 +79,35 @@ def serve(pipe: Connection, spec: dict[str, Any], threads: int) -> None:
     contestant = LlamaCpp(spec, threads) if "gguf" in spec else Ours(spec, threads)
     pipe.send(contestant.described)
     while (asked := pipe.recv()) is not None:
-        pipe.send(contestant.time(*asked))
+        prompt, new = asked
+        stamps = [time.process_time()]
+        for tokens in (1, new):
+            ttft, rate = contestant.time(prompt, tokens)
+            stamps.append(time.process_time())
+        first, whole = np.diff(stamps)
+        pipe.send((ttft, rate, float(whole - first) / (new - 1)))
 
 
 def contest(
     specs: dict[str, dict[str, Any]], threads: int, rounds: int, prompt: int, new: int, vocabulary: int
 ) -> dict[str, Any]:
-    """name -> what it says of itself, seconds to the first token and tokens per second of each round."""
+    """name -> what it says of itself, and the series of all rounds."""
     spawn = multiprocessing.get_context("spawn")
     pipes, processes, found = {}, [], {}
     for name, spec in specs.items():
         pipes[name], theirs = spawn.Pipe()
         processes.append(spawn.Process(target=serve, args=(theirs, spec, threads), daemon=True))
         processes[-1].start()
-        found[name] = {"described": pipes[name].recv(), "ttft_s": [], "tokens_per_s": []}
+        found[name] = {"described": pipes[name].recv(), **{series: [] for series in SERIES}}
     for turn in range(-1, rounds):
         ids = np.random.default_rng([0, turn + 1]).integers(100, vocabulary, prompt).tolist()
         names = list(pipes)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             pipes[name].send((ids, new))
-            ttft, rate = pipes[name].recv()
+            measured = pipes[name].recv()
             if turn >= 0:  # the first turn warms up
-                found[name]["ttft_s"].append(ttft)
-                found[name]["tokens_per_s"].append(rate)
+                for series, value in zip(SERIES, measured, strict=True):
+                    found[name][series].append(value)
     for pipe, process in zip(pipes.values(), processes, strict=True):
         pipe.send(None)
         process.join()
@@ -115,12 +125,22 @@ def ratio(a: list[float], b: list[float]) -> tuple[float, float, float]:
 def table(found: dict[str, Any], threads: int) -> str:
     """Markdown: a row for each contestant, ratios of `native` to it."""
     title = f"{threads} thread{'s' * (threads > 1)}"
-    lines = [f"| {title} | tokens/s (median, quartiles) | first token, ms | native is |", "|---|---|---|---|"]
+    lines = [
+        f"| {title} | tokens/s (median, quartiles) | native is | CPU ms a token (median) | native takes | first token, ms |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, entry in found.items():
         low, middle, high = np.percentile(entry["tokens_per_s"], [25, 50, 75])
-        times = "{:.2f}x [{:.2f}, {:.2f}]".format(*ratio(found["native"]["tokens_per_s"], entry["tokens_per_s"]))
-        first = 1e3 * np.median(entry["ttft_s"])
-        lines.append(f"| {name} | {middle:.1f} ({low:.1f} to {high:.1f}) | {first:.0f} | {times} |")
+        faster, less = (
+            "{:.2f}x [{:.2f}, {:.2f}]".format(*ratio(*pair))
+            for pair in (
+                (found["native"]["tokens_per_s"], entry["tokens_per_s"]),
+                (entry["cpu_s_per_token"], found["native"]["cpu_s_per_token"]),
+            )
+        )
+        cpu, first = 1e3 * np.median(entry["cpu_s_per_token"]), 1e3 * np.median(entry["ttft_s"])
+        rate = f"{middle:.1f} ({low:.1f} to {high:.1f})"
+        lines.append(f"| {name} | {rate} | {faster} | {cpu:.1f} | {less} less | {first:.0f} |")
     return "\n".join(lines)
 
 
