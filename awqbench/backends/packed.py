@@ -10,6 +10,7 @@ import torch
 from awqbench.backends.torch_engine import TorchEngine
 from awqbench.formats.load import load_quantized
 from awqbench.ops.linear import QuantizedLinear
+from awqbench.runtime.attach import Runtime, attach
 
 
 class PackedBackend(TorchEngine):
@@ -23,6 +24,10 @@ class PackedBackend(TorchEngine):
             str(self.device),
             trust_remote_code=options.get("trust_remote_code", False),
         )
+
+    def attach(self, options: dict[str, Any]) -> Runtime:
+        """The native step where it is proved to fit; the option `runtime` is one of `awqbench.runtime.RUNTIMES`."""
+        return attach(self.model, self.device, options.get("runtime") or "auto")
 
     def kernel(self) -> str:
         """The kernels in use, with the number of linears each serves."""

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from awqbench.backends.base import FloatArray, Path, Scored, Timing
+from awqbench.runtime.attach import Runtime
+from awqbench.runtime.decoding import Decoding, TransformersDecoding
 
 # Rows of full-vocabulary log-probabilities made at once: 128 rows of a 128k vocabulary are 64 MiB.
 CHUNK_ROWS = 128
@@ -24,9 +26,13 @@ class TorchEngine:
     model: Any
     device: torch.device
     batch_size: int
+    runtime: Runtime | None = None
 
     def load(self, options: dict[str, Any]) -> dict[str, Any]:
-        """See `Backend.load`. Options: model_dir, checkpoint, dtype, device, threads, batch_size, trust_remote_code."""
+        """See `Backend.load`.
+
+        Options: model_dir, checkpoint, dtype, device, threads, batch_size, trust_remote_code, runtime.
+        """
         if options.get("threads"):
             torch.set_num_threads(options["threads"])
         torch.set_grad_enabled(False)
@@ -37,6 +43,7 @@ class TorchEngine:
         started = time.perf_counter()
         self.model = self.build(options, getattr(torch, options["dtype"]))
         self.model.eval()
+        self.runtime = self.attach(options)
         synchronize(self.device)
         config = self.model.config.get_text_config()
         return {
@@ -45,6 +52,7 @@ class TorchEngine:
             "dtype": options["dtype"],
             "device": str(self.device),
             "kernel": self.kernel(),
+            "runtime": self.runtime.name,
             "weight_bytes": weight_bytes(self.model),
             "load_s": time.perf_counter() - started,
             "device_uuid": device_uuid(self.device),
@@ -56,6 +64,10 @@ class TorchEngine:
     def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
         """The loaded model on its device."""
         raise TypeError(f"{type(self).__name__} does not say how its weights are loaded")
+
+    def attach(self, options: dict[str, Any]) -> Runtime:
+        """What decodes token by token: the model's own forward pass."""
+        return Runtime(self.model, self.device, None, "transformers")
 
     def kernel(self) -> str:
         """What multiplies the weights."""
@@ -102,12 +114,10 @@ class TorchEngine:
             for low in range(start - 1, len(ids) - 1, CHUNK_ROWS):
                 yield log_softmax(logits[low : min(low + CHUNK_ROWS, len(ids) - 1)])
             return
-        cache = None
+        decoding = self._begin(1, len(ids))
         pending: list[Tensor] = []
         for low, high in [(0, start), *((t, t + 1) for t in range(start, len(ids) - 1))]:
-            output = self._step(tokens[:, low:high], cache)
-            cache = carried_state(output)
-            pending.append(output.logits[0, -1:])
+            pending.append(decoding.feed(tokens[:, low:high]).clone())
             if len(pending) == CHUNK_ROWS:
                 yield log_softmax(torch.cat(pending))
                 pending = []
@@ -120,11 +130,9 @@ class TorchEngine:
         answers = []
         for prompt in prompts:
             answer: list[int] = []
-            cache, fed = None, torch.tensor([prompt])
+            decoding, fed = self._begin(1, len(prompt) + max_new_tokens), torch.tensor([prompt])
             while len(answer) < max_new_tokens:
-                output = self._step(fed, cache)
-                cache = carried_state(output)
-                token = int(output.logits[0, -1].argmax())
+                token = int(decoding.feed(fed)[0].argmax())
                 if token in stops:
                     break
                 answer.append(token)
@@ -134,13 +142,12 @@ class TorchEngine:
 
     def time(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         """See `Backend.time`. Wall clock; a step ends when its tokens are on the host, as a server would send them."""
-        fed, cache = torch.tensor(prompts), None
+        fed = torch.tensor(prompts)
         synchronize(self.device)
         stamps = [time.perf_counter()]
+        decoding = self._begin(len(prompts), fed.shape[1] + new_tokens)
         for _ in range(new_tokens):
-            output = self._step(fed, cache)
-            cache = carried_state(output)
-            fed = output.logits[:, -1].argmax(-1, keepdim=True).cpu()
+            fed = decoding.feed(fed).argmax(-1, keepdim=True).cpu()
             stamps.append(time.perf_counter())
         gaps = np.diff(stamps)
         return Timing(float(gaps[0]), [float(gap) for gap in gaps[1:]])
@@ -161,19 +168,11 @@ class TorchEngine:
         moved = mask.to(self.device) if mask is not None else None
         return cast(Tensor, self.model(input_ids=ids.to(self.device), attention_mask=moved, use_cache=False).logits)
 
-    def _step(self, ids: Tensor, cache: Any) -> Any:
-        return self.model(input_ids=ids.to(self.device), use_cache=True, logits_to_keep=1, **(cache or {}))
-
-
-def carried_state(output: Any) -> dict[str, Any]:
-    """What a model hands from one step to the next, under the name it takes it by.
-
-    Attention models keep keys and values; state-space and recurrent ones (Mamba, RWKV) name theirs otherwise.
-    """
-    for name in ("past_key_values", "cache_params", "state"):
-        if getattr(output, name, None) is not None:
-            return {name: output[name]}
-    raise ValueError(f"{type(output).__name__} carries no state from step to step: it cannot be decoded token by token")
+    def _begin(self, batch: int, length: int) -> Decoding:
+        """Start `batch` sequences of at most `length` tokens."""
+        if self.runtime is None:
+            return TransformersDecoding(self.model, self.device)
+        return self.runtime.begin(batch, length)
 
 
 def score_row(logits: Tensor, sequence: list[int], start: int) -> Scored:

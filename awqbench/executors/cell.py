@@ -125,6 +125,7 @@ def _engine(plan: Plan, job: Job, run: RunDirectory) -> Engine:
         "device": plan.spec.model.device,
         "threads": plan.spec.threads,
         "batch_size": backend.batch_size,
+        "runtime": backend.runtime,
         "trust_remote_code": plan.spec.model.trust_remote_code,
     }
     return Engine(backend.kind, tuple(options.items()), backend.python, backend.timeout_s)

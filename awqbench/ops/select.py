@@ -29,9 +29,9 @@ def select_kernel(
     `cpu` is the C++ kernel, `cuda` those for NVIDIA devices, `torch-int4` torch's bfloat16 op, `dequantize` the
     reference. `bits` are a code's; `half_scales` says whether float16 holds the scales exactly, which `cpu` and `cuda`
     need, `nibble_zeros` whether 4 bits hold the zero points, for `cuda`. `in_features` only matters where one group
-    spans a row, and for groups of 16. By name, `cuda` may be had on a CPU, to pack a layer before it moves to its device: it runs there, but
-    slowly. Raises UserError when a kernel asked for by name is unknown or does not fit, BackendUnavailable when it
-    cannot be built here.
+    spans a row, and for groups of 16. By name, `cuda` may be had on a CPU, to pack a layer before it moves to its
+    device: it runs there, but slowly. Raises UserError when a kernel asked for by name is unknown or does not fit,
+    BackendUnavailable when it cannot be built here.
     """
     if kernel not in KERNELS:
         raise unknown_choice("kernel", kernel, KERNELS)

@@ -1,4 +1,4 @@
-// The C interface of the product: which kernel, then the launch. awqbench_cuda_error and _version: dequantize.cu.
+// The C interface of the product: which kernel, then the launch. awqbench_cuda_error and _version: entry.cu.
 #include "w4a16.h"
 
 #include "gemm_launch.h"

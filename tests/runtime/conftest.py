@@ -1,0 +1,123 @@
+"""Tiny models of many families, their linears packed, so that each is a few milliseconds to decode."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from awqbench.ops import QuantizedLinear, cpu
+from awqbench.quantization.tensor import QuantizedTensor
+
+BASE = {
+    "vocab_size": 101,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", BASE),
+    "llama-tied": ("LlamaConfig", {**BASE, "tie_word_embeddings": True, "attention_bias": True}),
+    "llama3": ("LlamaConfig", {**BASE, "rope_parameters": {**LLAMA3, "original_max_position_embeddings": 32}}),
+    "mistral": ("MistralConfig", {**BASE, "sliding_window": 16}),
+    "qwen2": ("Qwen2Config", BASE),
+    "qwen3": ("Qwen3Config", {**BASE, "head_dim": 24}),
+    "gemma": ("GemmaConfig", {**BASE, "head_dim": 16}),
+    "gemma2": ("Gemma2Config", {**BASE, "head_dim": 16, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}),
+    "granite": ("GraniteConfig", {**BASE, "embedding_multiplier": 3.0, "residual_multiplier": 0.4,
+                                  "logits_scaling": 2.5, "attention_multiplier": 0.3}),
+    "olmo2": ("Olmo2Config", BASE),
+    "phi3": ("Phi3Config", {**BASE, "sliding_window": None}),
+}  # fmt: skip
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "gpt2": ("GPT2Config", {"vocab_size": 101, "n_embd": 64, "n_layer": 2, "n_head": 4}, "no stack of layers"),
+    "mixtral": ("MixtralConfig", {**BASE, "num_local_experts": 4}, r"mlp \(\w+\) has no gate_up_proj or gate_proj"),
+    "cohere": ("CohereConfig", BASE, "no RMS norm"),
+    "gpt-neox": ("GPTNeoXConfig", BASE, "layer 0's attention"),
+    "longrope": ("Phi3Config", {**BASE, "original_max_position_embeddings": 16, "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8,
+        "original_max_position_embeddings": 16}}, "depend on the length"),
+}  # fmt: skip
+
+
+def pack(linear: nn.Linear, bits: int, group: int) -> QuantizedLinear:
+    """Round to nearest: what the integers are does not matter here."""
+    weight = linear.weight.detach().float().view(linear.out_features, -1, group)
+    low, high = weight.amin(-1), weight.amax(-1)
+    scales = ((high - low) / (2**bits - 1)).half()
+    zeros = (-low / scales.float()).round().clamp(0, 2**bits - 1).to(torch.uint8)
+    codes = (weight / scales.float()[..., None] + zeros[..., None]).round().clamp(0, 2**bits - 1).to(torch.uint8)
+    return QuantizedLinear(QuantizedTensor(codes.flatten(1), scales, zeros, bits, group), linear.bias)
+
+
+def build(name: str, settings: dict[str, Any], bits: int = 4, group: int = 32) -> Any:
+    """A random model with norms, biases and embeddings that say something, its layers' linears packed."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, name)(**settings)).eval()
+    model.requires_grad_(False)
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+        elif "embed" in parameter_name or "lm_head" in parameter_name:
+            parameter.copy_(parameter.half().float())  # as a checkpoint stores them
+        else:
+            parameter.mul_(4)
+    for linear_name, module in list(model.named_modules()):
+        if type(module) is nn.Linear and "layers" in linear_name and module.in_features % group == 0:
+            model.set_submodule(linear_name, pack(module, bits, group))
+    return model
+
+
+@pytest.fixture
+def make_model() -> Callable[..., Any]:
+    """make_model(family, **changes to its config), packed to 4 bits."""
+    if reason := cpu.unavailable():
+        pytest.skip(reason)
+
+    def make(family: str, bits: int = 4, group: int = 32, **changes: Any) -> Any:
+        name, settings, *_ = {**CONFIGS, **REFUSED}[family]
+        return build(name, {**settings, **changes}, bits, group)
+
+    return make
+
+
+@pytest.fixture
+def restore_threads():
+    """Leave torch's thread count as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def refused() -> Callable[[str], re.Pattern[str]]:
+    """refused(family): what the reason says."""
+    return lambda family: re.compile(REFUSED[family][2])
+
+
+@pytest.fixture(scope="session")
+def make_quantized() -> Callable[..., QuantizedTensor]:
+    """make_quantized(out, inputs, group_size, bits): random integers."""
+
+    def make(out: int, inputs: int, group: int, bits: int = 4) -> QuantizedTensor:
+        if reason := cpu.unavailable():
+            pytest.skip(reason)
+        generator = torch.Generator().manual_seed(0)
+        codes, zeros = (
+            torch.randint(0, 2**bits, (out, width), generator=generator, dtype=torch.uint8)
+            for width in (inputs, inputs // group)
+        )
+        scales = (torch.rand(zeros.shape, generator=generator) * 0.02 + 1e-3).half()
+        return QuantizedTensor(codes, scales, zeros, bits, group)
+
+    return make
