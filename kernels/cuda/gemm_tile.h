@@ -71,6 +71,8 @@ AWQBENCH_DEVICE void add_tile(Weights& weights, int slot, bool second, int block
                     arch::multiply_add<D>(part[n], a, v[2 * s], v[2 * s + 1]);
                 }
             }
+            // Keeps the compiler from working on everything at once, for which a wide kernel has no registers.
+            if constexpr (NT == 8) arch::sync_warp();
             if (TWO || half == 1) {
                 const float low = half_to_float(static_cast<uint16_t>(scales));
                 const float high = half_to_float(static_cast<uint16_t>(scales >> 16));
@@ -84,8 +86,6 @@ AWQBENCH_DEVICE void add_tile(Weights& weights, int slot, bool second, int block
             }
         }
         weights.release(slot, b);
-        // Keeps the compiler from working on all blocks at once, for which a wide kernel has no registers.
-        if constexpr (NT == 8) arch::sync_warp();
     }
 }
 
