@@ -3,12 +3,12 @@ r"""Tokens per second of one 4-bit model on the CPU: transformers in float32, th
     awqbench quantize demo --out CKPT --method rtn && awqbench export CKPT --to gguf --out CKPT.gguf
     python suites/micro/decode_cpu.py CKPT --gguf CKPT.gguf --rounds 10 --threads 2 1 --json out.json
 
-Every contestant has a process of its own and all take turns, one prompt each, so that what else the machine does meets
-them alike; between its turns a process sleeps. A ratio is the median over rounds of the two contestants' ratio within a
-round, with a percentile bootstrap over rounds. llama.cpp reports its own time (its server divides all new tokens by the
-time after the first, which favours it by one part in the number of tokens). Processor time of the whole process is given
-too, less that of a prompt with one token: with one thread it hardly depends on what else runs; with more, threads that
-wait by spinning count.
+Every contestant has a process of its own and all take turns, one prompt each, so that what else the machine does
+meets them alike; between its turns a process sleeps. A ratio is the median over rounds of the two contestants' ratio
+within a round, with a percentile bootstrap over rounds. llama.cpp reports its own time (its server divides all new
+tokens by the time after the first, which favours it by one part in the number of tokens). Processor time of the whole
+process is given too, less that of a prompt with one token: with one thread it hardly depends on what else runs; with
+more, threads that wait by spinning count.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def table(found: dict[str, Any], threads: int) -> str:
     """Markdown: a row for each contestant, ratios of `native` to it."""
     title = f"{threads} thread{'s' * (threads > 1)}"
     lines = [
-        f"| {title} | tokens/s (median, quartiles) | native is | CPU ms a token (median) | native takes | first token, ms |",
+        f"| {title} | tokens/s (median, quartiles) | native is | CPU ms a token (median) | native takes"
+        " | first token, ms |",
         "|---|---|---|---|---|---|",
     ]
     for name, entry in found.items():
