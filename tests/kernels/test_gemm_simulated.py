@@ -48,7 +48,7 @@ def compiled(name, folder):
     """A program of kernels/host. Half its time is the compiler's, so a module compiles it once."""
     program, source = folder / name, content("kernels") / "host" / f"{name}.cpp"
     warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-    subprocess.run([build.compiler(), "-std=c++17", "-O2", *warnings, source, "-o", program], check=True)
+    subprocess.run([build.compiler(), "-std=c++17", "-O1", *warnings, source, "-o", program], check=True)
     return program
 
 
