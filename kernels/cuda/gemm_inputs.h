@@ -1,5 +1,7 @@
-// x in shared memory, and from there to the tensor cores, in chunks of k tiles. K beyond the end is filled with zeros,
-// since padded weights are (0 - zero point), not 0.
+// x in shared memory, and from there to the tensor cores, in chunks of k tiles.
+//
+// K beyond the end is filled with zeros, since padded weights are (0 - zero point), not 0. Tokens beyond M are not: a
+// column of the product depends on its own token alone, and theirs are never stored.
 #pragma once
 
 #include "arch.h"
@@ -7,11 +9,9 @@
 
 namespace awqbench {
 
-constexpr int kZeroRowBytes = 16;
-
 // For mma.m16n8k16: tokens one after another, a row padded by 16 bytes so that the eight rows of an 8x8 matrix lie in
-// different banks. A kernel for 8 tokens stores those there are and reads zeros for the others; wider ones store all
-// they could have: addresses are then the same for all lanes but for one term.
+// different banks. A kernel for 8 tokens has room for those there are and reads the first one in the place of others;
+// wider ones have room for all: addresses are then the same for all lanes but for one term.
 template <int NT>
 struct RowInputs {
     static constexpr int kAlign = 16;
@@ -70,34 +70,20 @@ AWQBENCH_DEVICE void stage_x(const Problem& p, arch::Shared to, int begin, int c
     }
 }
 
-// Zeros to the rows of tokens that don't exist; they stay, chunks are staged around them.
-template <class Inputs>
-AWQBENCH_DEVICE void clear_missing_rows(const Problem& p, arch::Shared to, int threads) {
-    const int missing = Inputs::rows(p.M) - p.M, pieces = p.chunk * (kTileK / 8);
-    for (int i = arch::thread(); i < missing * pieces; i += threads)
-        arch::store_shared4(to + static_cast<uint32_t>(Inputs::place(p.chunk, p.M + i / pieces, i % pieces)), {});
-}
-
 // Where a lane reads its rows: lane 8 i + j gives row (token) j of the 8 k's i.
 template <int NT>
 struct InputRows {
-    arch::Shared first;  // relative to a chunk; for NT == 1 and no token here: the zeros
-    uint32_t mask;       // of offsets: 0 for the zeros
+    arch::Shared first;  // relative to a tile's first k in row 0 of a chunk
     int next;            // bytes from one group of 8 tokens to the next
 
-    AWQBENCH_DEVICE InputRows(int M, int chunk, arch::Shared zeros) {
-        const int lane = arch::thread() % kLanes, token = lane % 8;
-        const bool there = NT > 1 || token < M;
-        mask = there ? 0xffffffffu : 0u;
-        first = there ? static_cast<uint32_t>(token * RowInputs<NT>::row_bytes(chunk) + lane / 8 * 16) : zeros;
+    AWQBENCH_DEVICE InputRows(int M, int chunk) {
+        const int lane = arch::thread() % kLanes, token = NT > 1 || lane % 8 < M ? lane % 8 : 0;
+        first = static_cast<uint32_t>(token * RowInputs<NT>::row_bytes(chunk) + lane / 8 * 16);
         next = 8 * RowInputs<NT>::row_bytes(chunk);
     }
-    // `at`: a tile's first k in row 0 of a chunk.
-    AWQBENCH_DEVICE arch::Shared place(arch::Shared at) const { return first + (NT > 1 ? at : at & mask); }
-    // From that place, the B fragments of two steps of 16 k: {b0, b1} of the first, {b0, b1} of the second.
-    AWQBENCH_DEVICE void load(arch::Shared place, int n, int half, uint32_t (&b)[4]) const {
-        // The second half of a tile of zeros is the same 16 bytes.
-        arch::load_matrices(place + n * next + (NT > 1 ? half * 64u : half * 64u & mask), b);
+    // The B fragments of two steps of 16 k: {b0, b1} of the first, {b0, b1} of the second.
+    AWQBENCH_DEVICE void load(arch::Shared tile, int n, int half, uint32_t (&b)[4]) const {
+        arch::load_matrices(tile + first + n * next + half * 64, b);
     }
 };
 

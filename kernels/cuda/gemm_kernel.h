@@ -24,8 +24,8 @@ struct Shape {
     static constexpr int kPanelBlocks = WR * RB;              // of 16 rows
     static constexpr int kRound = WK * Weights::kDepth;       // k tiles that a chunk is a multiple of
     static constexpr int kPanelBytes = kPanelBlocks * NT * kLanes * 16;  // of partial sums
-    // Shared memory: 16 bytes of zeros, 16 for a flag, the warps' sums, the weights' ring, then x.
-    static constexpr int kSumsAt = 32, kRingAt = kSumsAt + WK * kPanelBytes;
+    // Shared memory: 16 bytes for a flag, the warps' sums, the weights' ring, then x.
+    static constexpr int kSumsAt = 16, kRingAt = kSumsAt + WK * kPanelBytes;
     static constexpr int kInputsAt = static_cast<int>(ceil_div(kRingAt + Weights::kSharedBytes, Inputs::kAlign)) * Inputs::kAlign;
 };
 
@@ -39,15 +39,12 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
     // Weights are nobody's output: they set out before the kernel in front of this one has finished.
     typename S::Weights weights(p, segment, warp_row, warp_k, shared + S::kRingAt);
     arch::let_next_kernel_start();
-    if (arch::thread() < kZeroRowBytes / 4) arch::store_shared(shared + 4 * arch::thread(), 0);
     arch::wait_for_previous_kernel();
 
-    const InputRows<S::NT> rows(p.M, p.chunk, shared);
+    const InputRows<S::NT> rows(p.M, p.chunk);
     const int chunk_bytes = Inputs::bytes(p.M, p.chunk);
     arch::Shared inputs = shared + S::kInputsAt, other = inputs + (p.resident ? 0 : chunk_bytes);
     const auto count = [&](int begin, int end) { return end - begin < p.chunk ? end - begin : p.chunk; };
-    clear_missing_rows<Inputs>(p, inputs, S::kThreads);
-    if (!p.resident) clear_missing_rows<Inputs>(p, other, S::kThreads);
     if (p.resident)
         stage_x<Inputs>(p, inputs, 0, p.k_tiles, S::kThreads);
     else
@@ -96,7 +93,7 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
                 other = used;
             }
         }
-        finish<D, S::RB, S::WR, S::WK, S::NT>(p, segment, first, warp_row, warp_k, sums, shared + S::kSumsAt, shared + 16);
+        finish<D, S::RB, S::WR, S::WK, S::NT>(p, segment, first, warp_row, warp_k, sums, shared + S::kSumsAt, shared);
     }
 }
 

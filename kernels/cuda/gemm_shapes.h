@@ -45,7 +45,7 @@ struct ShapeOf<Kind::kTall, 8, TWO>
     : Shape<TWO ? 1 : 2, 8, 1, 8, TWO, 1, false, Registers<TWO ? 1 : 2, 8, 1, 2, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kRows, 1, TWO>
-    : Shape<1, 1, 8, 1, TWO, 2, true, Registers<1, 1, 8, 4, TWO>> {};
+    : Shape<1, 1, 8, 1, TWO, 3, true, Registers<1, 1, 8, 2, TWO>> {};
 template <bool TWO>
 struct ShapeOf<Kind::kBulk, 1, TWO>
     : Shape<TWO ? 2 : 4, TWO ? 2 : 1, TWO ? 4 : 8, 1, TWO, 2, true, Bulk<TWO ? 2 : 4, TWO ? 2 : 1, TWO ? 4 : 8, TWO ? 5 : 3, TWO>> {};

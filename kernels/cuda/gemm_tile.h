@@ -33,13 +33,12 @@ AWQBENCH_DEVICE Offsets offsets_of_pair(Pair both) {
 template <int D, int RB, int NT, bool TWO, bool ONCE, class Weights>
 AWQBENCH_DEVICE void add_tile(Weights& weights, int slot, bool second, int block,
                               const InputRows<NT>& rows, arch::Shared at, Sums<RB, NT>& sums) {
-    const arch::Shared place = rows.place(at);
     uint32_t x[ONCE ? 2 : 1][NT][4];
     if constexpr (ONCE) {
 #pragma unroll
         for (int half = 0; half < 2; ++half)
 #pragma unroll
-            for (int n = 0; n < NT; ++n) rows.load(place, n, half, x[half][n]);
+            for (int n = 0; n < NT; ++n) rows.load(at, n, half, x[half][n]);
     }
 #pragma unroll
     for (int b = 0; b < RB; ++b) {
@@ -59,7 +58,7 @@ AWQBENCH_DEVICE void add_tile(Weights& weights, int slot, bool second, int block
             }
             if constexpr (!ONCE) {
 #pragma unroll
-                for (int n = 0; n < NT; ++n) rows.load(place, n, half, x[0][n]);
+                for (int n = 0; n < NT; ++n) rows.load(at, n, half, x[0][n]);
             }
 #pragma unroll
             for (int s = 0; s < 2; ++s) {
