@@ -75,7 +75,8 @@ struct Engine {
     void prepare(std::initializer_list<const Linear*> linears, const float* x, ptrdiff_t M) {
         group = 0;
         for (const Linear* w : linears) {
-            if (!integer || w->kind != kNibbles || group) continue;
+            // A lane adds up both halves of a block, so a group must be whole blocks.
+            if (!integer || w->kind != kNibbles || w->group % kBlock || group) continue;
             group = w->group;
             for (ptrdiff_t m = 0; m < M; ++m)
                 integer->prepare(x + m * w->K, w->K, group, static_cast<char*>(prepared) + m * integer->size(w->K));

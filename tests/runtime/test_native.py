@@ -12,7 +12,10 @@ from awqbench.runtime.structures import Linear
 
 CPU = torch.device("cpu")
 # Whole steps of 64 and 128 inputs and parts of them; groups shorter, as long and longer, and one per row.
-SHAPES = [(32, 32), (64, 64), (96, 32), (96, 96), (160, 32), (192, 64), (288, 96), (640, 128), (1536, 64), (1536, 1536)]
+SHAPES = [
+    (64, 16), (32, 32), (64, 64), (96, 32), (96, 96), (160, 32), (192, 64), (288, 96), (640, 128), (1536, 64),
+    (1536, 1536),
+]  # fmt: skip
 
 
 def steps(native, tokens, length=16):
