@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,3 +43,35 @@ def data_dir() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("AWQBENCH_DATA is not set: no local data sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def make_quantized() -> Callable[..., Any]:
+    """Random integers of a linear [out, inputs]; the same arguments give the same integers."""
+
+    import torch
+
+    from awqbench.quantization.tensor import QuantizedTensor
+
+    def make(out: int, inputs: int, group_size: int, bits: int = 4, seed: int = 0) -> QuantizedTensor:
+        generator = torch.Generator().manual_seed(seed)
+        groups = inputs // group_size
+        return QuantizedTensor(
+            codes=torch.randint(0, 2**bits, (out, inputs), generator=generator, dtype=torch.uint8),
+            scales=(torch.rand(out, groups, generator=generator) * 0.02 + 1e-3).half(),
+            zeros=torch.randint(0, 2**bits, (out, groups), generator=generator, dtype=torch.uint8),
+            bits=bits,
+            group_size=group_size,
+        )
+
+    return make
+
+
+@pytest.fixture
+def restore_threads() -> Iterator[None]:
+    """Leave torch's thread count as it was."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from awqbench.backends.base import FloatArray, Path, Scored, Timing
 from awqbench.runtime.attach import Runtime
-from awqbench.runtime.decoding import Decoding, TransformersDecoding
 
 # Rows of full-vocabulary log-probabilities made at once: 128 rows of a 128k vocabulary are 64 MiB.
 CHUNK_ROWS = 128
@@ -26,7 +25,7 @@ class TorchEngine:
     model: Any
     device: torch.device
     batch_size: int
-    runtime: Runtime | None = None
+    runtime: Runtime
 
     def load(self, options: dict[str, Any]) -> dict[str, Any]:
         """See `Backend.load`.
@@ -114,7 +113,7 @@ class TorchEngine:
             for low in range(start - 1, len(ids) - 1, CHUNK_ROWS):
                 yield log_softmax(logits[low : min(low + CHUNK_ROWS, len(ids) - 1)])
             return
-        decoding = self._begin(1, len(ids))
+        decoding = self.runtime.begin(1, len(ids))
         pending: list[Tensor] = []
         for low, high in [(0, start), *((t, t + 1) for t in range(start, len(ids) - 1))]:
             pending.append(decoding.feed(tokens[:, low:high]).clone())
@@ -130,7 +129,7 @@ class TorchEngine:
         answers = []
         for prompt in prompts:
             answer: list[int] = []
-            decoding, fed = self._begin(1, len(prompt) + max_new_tokens), torch.tensor([prompt])
+            decoding, fed = self.runtime.begin(1, len(prompt) + max_new_tokens), torch.tensor([prompt])
             while len(answer) < max_new_tokens:
                 token = int(decoding.feed(fed)[0].argmax())
                 if token in stops:
@@ -145,7 +144,7 @@ class TorchEngine:
         fed = torch.tensor(prompts)
         synchronize(self.device)
         stamps = [time.perf_counter()]
-        decoding = self._begin(len(prompts), fed.shape[1] + new_tokens)
+        decoding = self.runtime.begin(len(prompts), fed.shape[1] + new_tokens)
         for _ in range(new_tokens):
             fed = decoding.feed(fed).argmax(-1, keepdim=True).cpu()
             stamps.append(time.perf_counter())
@@ -167,12 +166,6 @@ class TorchEngine:
     def _forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         moved = mask.to(self.device) if mask is not None else None
         return cast(Tensor, self.model(input_ids=ids.to(self.device), attention_mask=moved, use_cache=False).logits)
-
-    def _begin(self, batch: int, length: int) -> Decoding:
-        """Start `batch` sequences of at most `length` tokens."""
-        if self.runtime is None:
-            return TransformersDecoding(self.model, self.device)
-        return self.runtime.begin(batch, length)
 
 
 def score_row(logits: Tensor, sequence: list[int], start: int) -> Scored:

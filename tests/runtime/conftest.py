@@ -78,11 +78,16 @@ def build(name: str, settings: dict[str, Any], bits: int = 4, group: int = 32) -
     return model
 
 
+@pytest.fixture(autouse=True)
+def _native_kernel() -> None:
+    """Nothing is decoded natively where the kernel cannot be built."""
+    if reason := cpu.unavailable():
+        pytest.skip(reason)
+
+
 @pytest.fixture
 def make_model() -> Callable[..., Any]:
     """make_model(family, **changes to its config), packed to 4 bits."""
-    if reason := cpu.unavailable():
-        pytest.skip(reason)
 
     def make(family: str, bits: int = 4, group: int = 32, **changes: Any) -> Any:
         name, settings, *_ = {**CONFIGS, **REFUSED}[family]
@@ -92,32 +97,6 @@ def make_model() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def restore_threads():
-    """Leave torch's thread count as it was."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def refused() -> Callable[[str], re.Pattern[str]]:
     """refused(family): what the reason says."""
     return lambda family: re.compile(REFUSED[family][2])
-
-
-@pytest.fixture(scope="session")
-def make_quantized() -> Callable[..., QuantizedTensor]:
-    """make_quantized(out, inputs, group_size, bits): random integers."""
-
-    def make(out: int, inputs: int, group: int, bits: int = 4) -> QuantizedTensor:
-        if reason := cpu.unavailable():
-            pytest.skip(reason)
-        generator = torch.Generator().manual_seed(0)
-        codes, zeros = (
-            torch.randint(0, 2**bits, (out, width), generator=generator, dtype=torch.uint8)
-            for width in (inputs, inputs // group)
-        )
-        scales = (torch.rand(zeros.shape, generator=generator) * 0.02 + 1e-3).half()
-        return QuantizedTensor(codes, scales, zeros, bits, group)
-
-    return make

@@ -23,6 +23,7 @@ class InProcessWorker:
         self.engine = TorchEngine()
         self.engine.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.engine.device, self.engine.batch_size = torch.device("cpu"), 8
+        self.engine.runtime = self.engine.attach({})
         self.description = {"max_positions": self.engine.model.config.max_position_embeddings}
         self.sequences_scored = 0
 
