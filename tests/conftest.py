@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,21 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     make_tiny(folder, hidden_size=64, intermediate_size=128, num_hidden_layers=2)
     return folder
+
+
+@pytest.fixture(scope="session")
+def simulated_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CUDA kernels' C interface over a simulator on the CPU, as a library; skipped without a C++ compiler."""
+    from awqbench.ops import build
+    from awqbench.resources import content
+
+    compiler = build.compiler()
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    built = tmp_path_factory.mktemp("simulated") / "library.so"
+    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
+    subprocess.run([compiler, *flags, content("kernels") / "host" / "library.cpp", "-o", built], check=True)
+    return built
 
 
 @pytest.fixture(scope="session")

@@ -58,8 +58,8 @@ def pack(quantized: QuantizedTensor, scheme: Scheme) -> dict[str, Tensor]:
             "the autoawq format holds float16 scales, and these are not (allowed: format compressed-tensors)"
         )
     return {
-        "qweight": _pack_words(quantized.codes.T),
-        "qzeros": _pack_words(quantized.zeros.T),
+        "qweight": pack_words(quantized.codes.T),
+        "qzeros": pack_words(quantized.zeros.T),
         "scales": scales.T.contiguous(),
     }
 
@@ -139,11 +139,11 @@ def schemes(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Scheme
     return dict.fromkeys(names, Scheme(BITS, size))
 
 
-def _pack_words(values: Tensor) -> Tensor:
-    """uint8 [rows, columns] -> int32 [rows, columns / 8]."""
+def pack_words(values: Tensor, order: Sequence[int] = ORDER) -> Tensor:
+    """uint8 0 .. 15 [rows, columns] -> int32 [rows, columns / 8]; nibble i of a word holds column order[i] of its 8."""
     columns = values.reshape(values.shape[0], -1, PER_WORD)
     words = torch.zeros(columns.shape[:2], dtype=torch.int32, device=values.device)
-    for nibble, column in enumerate(ORDER):
+    for nibble, column in enumerate(order):
         words |= columns[:, :, column].to(torch.int32) << (BITS * nibble)
     return words
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from awqbench.kernelbench.ours import our_kernels
 from awqbench.kernelbench.outcome import Row, summary
 from awqbench.kernelbench.runner import items, run_here
 from awqbench.kernelbench.sanitizer import sanitize
+from awqbench.record.files import write_atomic
 
 
 def check_rows(
@@ -52,7 +52,6 @@ def check_rows(
 
 def write_rows(path: Path, device: torch.device, rows: Sequence[Row]) -> None:
     """The rows so far with what they ran on, as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     record = {
         "device": machine.device_name(device),
         "date": machine.now(),
@@ -60,6 +59,4 @@ def write_rows(path: Path, device: torch.device, rows: Sequence[Row]) -> None:
         "summary": summary(rows),
         "rows": [asdict(row) for row in rows],
     }
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_atomic(path, json.dumps(record, indent=1) + "\n")

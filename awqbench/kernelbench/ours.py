@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from awqbench.errors import BackendUnavailable, unknown_choice
-from awqbench.kernelbench import native
 from awqbench.kernelbench.implementation import Implementation
 from awqbench.kernelbench.problem import Shape
-from awqbench.ops import cuda, cuda_layout
+from awqbench.ops import cuda, cuda_binding, cuda_layout
 from awqbench.quantization.tensor import QuantizedTensor
 
 
@@ -43,11 +42,14 @@ class Operator(Implementation):
 
     def run_into(self, packed: Any, x: Tensor, y: Tensor, workspace: Tensor) -> None:
         """See Implementation."""
-        native.gemm(x, packed["tiles"], packed["steps"], packed["bias"], y, workspace, packed["group"], self.variant)
+        stream = cuda_binding.current_stream(x.get_device())
+        weights = packed["tiles"], packed["steps"], packed["bias"]
+        cuda_binding.launch(x, *weights, y, workspace, packed["group"], self.variant, stream)
 
     def workspace_bytes(self, packed: Any, m: int) -> int:
         """See Implementation."""
-        return native.workspace_bytes(m, packed["n"], packed["k"], packed["group"], packed["tiles"].device)
+        index = packed["tiles"].get_device()
+        return cuda_binding.workspace_bytes(m, packed["n"], packed["k"], packed["group"], index)
 
     def unpack(self, packed: Any) -> QuantizedTensor:
         """See Implementation."""

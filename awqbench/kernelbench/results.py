@@ -6,7 +6,6 @@ Figures are compared within a session only: another day's clocks, driver or neig
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from awqbench.errors import UserError
 from awqbench.kernelbench.problem import Shape
 from awqbench.kernelbench.series import Series
+from awqbench.record.files import write_atomic
 
 SCHEMA = 1
 
@@ -122,10 +122,7 @@ def save(path: Path, session: Session) -> None:
     """Merge a session into a file, whole or not at all."""
     results = load(path) if path.is_file() else Results(session.device)
     results.merge(session)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(results.to_json(), encoding="utf-8")
-    os.replace(partial, path)
+    write_atomic(path, results.to_json())
 
 
 def by_problem(measurements: Iterable[Measurement]) -> dict[tuple[Shape, int, str, str], dict[str, Measurement]]:

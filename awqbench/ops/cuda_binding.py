@@ -96,11 +96,6 @@ def _try_out(device: torch.device) -> None:
         raise BackendUnavailable(f"the CUDA kernels give wrong weights on {device}")
 
 
-def _checked(code: int, name: str) -> None:
-    if code:
-        raise RuntimeError(f"{name}: {bytes(_functions().error(code)).decode()} ({code})")
-
-
 @cache
 def _workspaces(index: int) -> Workspaces:
     device = torch.device("cuda", index)
@@ -113,20 +108,25 @@ def _workspaces(index: int) -> Workspaces:
 @cache
 def _workspace_bytes(n: int, k: int, group_size: int, index: int) -> int:
     """What a weight needs with any number of rows, so that its first call of each kind cannot grow a workspace."""
-    needed = [_functions().workspace(m, n, k, group_size, index) for m in range(1, MAX_ROWS + 1)]
-    if min(needed) < 0:
-        raise RuntimeError(f"no workspace size for {n} x {k} in groups of {group_size}: {min(needed)}")
-    return max(1, *map(int, needed))
+    return max(1, *(workspace_bytes(m, n, k, group_size, index) for m in range(1, MAX_ROWS + 1)))
+
+
+def workspace_bytes(m: int, n: int, k: int, group_size: int, index: int) -> int:
+    """What one launch on m rows needs on the device `index`."""
+    size = int(_functions().workspace(m, n, k, group_size, index))
+    if size < 0:
+        raise RuntimeError(f"no workspace size for M={m} {n}x{k} g{group_size}: {size}")
+    return size
 
 
 def reserve(device: str | torch.device, out_features: int, inputs: int, group_size: int) -> None:
     """Make the current stream's workspace large enough for a weight, before a graph is captured."""
     with torch.cuda.device(device):
         index = torch.cuda.current_device()
-        _workspaces(index).take(_stream(index), _workspace_bytes(out_features, inputs, group_size, index))
+        _workspaces(index).take(current_stream(index), _workspace_bytes(out_features, inputs, group_size, index))
 
 
-def _stream(index: int) -> int:
+def current_stream(index: int) -> int:
     """The handle of torch's current stream, without an object around it where torch has such a function."""
     raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)
     return int(raw(index)) if raw else int(torch.cuda.current_stream(index).cuda_stream)
@@ -143,15 +143,27 @@ def gemm(
     # The kernels read x in 16-byte pieces. K is a multiple of 32: a copy is aligned.
     if x.stride(1) != 1 or (m > 1 and x.stride(0) * 2 % ALIGNMENT) or x.data_ptr() % ALIGNMENT:
         x = x.clone(memory_format=torch.contiguous_format)
-    stream, out = _stream(index), x.new_empty(m, out_features)
+    stream, out = current_stream(index), x.new_empty(m, out_features)
     workspace = _workspaces(index).take(stream, _workspace_bytes(out_features, k, group_size, index))
-    code = _functions().gemm(
-        x.data_ptr(), tiles.data_ptr(), steps.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(),
-        workspace.data_ptr(), workspace.numel(), m, out_features, k, group_size, x.stride(0) if m > 1 else k,
-        DTYPES[x.dtype], variant, stream,
-    )  # fmt: skip
-    _checked(code, "awqbench_cuda_gemm")
+    launch(x, tiles, steps, bias, out, workspace, group_size, variant, stream)
     return out
+
+
+def launch(
+    x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, y: Tensor, workspace: Tensor, group_size: int,
+    variant: int, stream: int,
+) -> None:  # fmt: skip
+    """The C function itself: y [M, N] contiguous, `workspace` uint8 zeroed or as an earlier launch left it; x and all
+    else as `gemm` has made it. Raises RuntimeError with CUDA's message where the launch fails."""
+    (m, k), n, functions = x.shape, y.shape[1], _functions()
+    code = functions.gemm(
+        x.data_ptr(), tiles.data_ptr(), steps.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr(),
+        workspace.data_ptr(), workspace.numel(), m, n, k, group_size, x.stride(0) if m > 1 else k, DTYPES[x.dtype],
+        variant, stream,
+    )  # fmt: skip
+    if code:
+        said = bytes(functions.error(code)).decode()
+        raise RuntimeError(f"awqbench_cuda_gemm: {said} (variant {variant}, M={m} {n}x{k} g{group_size})")
 
 
 def dequantize(
@@ -163,7 +175,8 @@ def dequantize(
     with torch.cuda.device(index):
         code = _functions().dequantize(
             tiles.data_ptr(), steps.data_ptr(), out.data_ptr(), out_features, inputs, group_size, DTYPES[dtype],
-            _stream(index),
+            current_stream(index),
         )  # fmt: skip
-    _checked(code, "awqbench_cuda_dequantize")
+    if code:
+        raise RuntimeError(f"awqbench_cuda_dequantize: {bytes(_functions().error(code)).decode()}")
     return out

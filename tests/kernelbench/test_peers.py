@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from awqbench.errors import UserError
 from awqbench.formats import autoawq
+from awqbench.formats.autoawq import ORDER, pack_words
 from awqbench.formats.scheme import Scheme
 from awqbench.kernelbench.peers import NAMES, PEERS, choose, installed, vllm_library
 from awqbench.kernelbench.peers.cublas import Cublas
 from awqbench.kernelbench.peers.machete import Machete
 from awqbench.kernelbench.peers.marlin import Marlin, MarlinHalfReduce
-from awqbench.kernelbench.peers.packing import AWQ_ORDER, awq_columns, marlin_scales, marlin_zeros, pack_columns
+from awqbench.kernelbench.peers.packing import awq_columns, marlin_scales, marlin_zeros
 from awqbench.kernelbench.peers.tinygemm import Tinygemm
 from awqbench.kernelbench.peers.vllm_awq import VllmAwq
 from awqbench.kernelbench.problem import Shape, random_problem
@@ -33,7 +34,7 @@ def draw(n: int, columns: int) -> torch.Tensor:
 @given(st.integers(1, 5), st.integers(1, 4), st.permutations(range(8)))
 def test_words_hold_columns_in_order(rows: int, words: int, order: list[int]) -> None:
     values = draw(rows, 8 * words)
-    packed = pack_columns(values, tuple(order)).numpy().view(np.uint32)
+    packed = pack_words(values, tuple(order)).numpy().view(np.uint32)
     for nibble, column in enumerate(order):
         assert np.array_equal(packed >> np.uint32(4 * nibble) & np.uint32(15), values.numpy()[:, column::8])
 
@@ -61,7 +62,7 @@ def test_marlins_zero_points_by_hand() -> None:
     zeros = torch.zeros(64, 1, dtype=torch.uint8)
     zeros[torch.tensor([0, 8, 16, 24, 32, 40, 48, 56]), 0] = torch.arange(1, 9, dtype=torch.uint8)
     word = int(marlin_zeros(zeros)[0, 0]) & 0xFFFFFFFF
-    assert [word >> 4 * nibble & 15 for nibble in range(8)] == [AWQ_ORDER[nibble] + 1 for nibble in range(8)]
+    assert [word >> 4 * nibble & 15 for nibble in range(8)] == [ORDER[nibble] + 1 for nibble in range(8)]
 
 
 def test_cublas_multiplies() -> None:

@@ -6,8 +6,8 @@ A GPU runs the same calls with the same arguments; what only it can show is time
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,16 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from awqbench.kernelbench import native
 from awqbench.kernelbench.checks import Case
 from awqbench.kernelbench.ours import Operator
 from awqbench.kernelbench.problem import Shape
 from awqbench.kernelbench.runner import carry_out
-from awqbench.ops import build
+from awqbench.ops import cuda_binding, cuda_build
 from awqbench.ops.cuda_binding import MAX_ROWS
-from awqbench.resources import content
-
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
 
 CASES = (
     Case("accuracy", Shape(72, 352, 32), (1, 9, 64), bias=True),
@@ -53,21 +49,16 @@ class Simulated(Operator):
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ctypes.CDLL]:
-    compiler, source = build.compiler(), content("kernels") / "host" / "library.cpp"
-    assert compiler is not None
-    built = tmp_path_factory.mktemp("simulated") / "library.so"
-    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
-    subprocess.run([compiler, *flags, source, "-o", built], check=True)
-    loaded = ctypes.CDLL(str(built))
+def library(simulated_kernels: Path) -> Iterator[ctypes.CDLL]:
+    loaded = ctypes.CDLL(str(simulated_kernels))
     loaded.awqbench_cuda_variants.restype = ctypes.c_char_p
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native.cuda_build, "library", lambda: loaded)
+        patch.setattr(cuda_build, "library", lambda: loaded)
         patch.setattr(torch.cuda, "current_stream", lambda device=None: SimpleNamespace(cuda_stream=0))
         patch.setattr(torch.cuda, "current_device", lambda: 0)
-        native._library.cache_clear()
+        cuda_binding._functions.cache_clear()
         yield loaded
-    native._library.cache_clear()
+    cuda_binding._functions.cache_clear()
 
 
 def test_every_variant_passes(library: ctypes.CDLL) -> None:

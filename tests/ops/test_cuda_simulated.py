@@ -1,37 +1,24 @@
 """What runs on a GPU, from the operator's CUDA implementation down to the kernels' threads, with the GPU simulated."""
 
-import subprocess
-
 import pytest
 import torch
 
 from awqbench.errors import BackendUnavailable
-from awqbench.ops import build, cuda, cuda_binding, cuda_build, cuda_layout
+from awqbench.ops import cuda, cuda_binding, cuda_build, cuda_layout
 from awqbench.ops.cuda_workspace import Workspaces
-from awqbench.resources import content
 
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
 HALVES = [torch.float16, torch.bfloat16]
 ROUNDING = {torch.float16: 2**-11, torch.bfloat16: 2**-8}
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    built = tmp_path_factory.mktemp("simulated") / "library.so"
-    source = content("kernels") / "host" / "library.cpp"
-    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
-    subprocess.run([build.compiler(), *flags, source, "-o", built], check=True)
-    return built
-
-
 @pytest.fixture(autouse=True)
-def gpu(library, monkeypatch):
+def gpu(simulated_kernels, monkeypatch):
     """Tensors of the CPU pass for those of a device, whose library is the simulator's."""
     workspaces = Workspaces(lambda size: torch.zeros(size, dtype=torch.uint8), lambda: False, lambda: None)
-    monkeypatch.setenv(cuda_build.OVERRIDE, str(library))
+    monkeypatch.setenv(cuda_build.OVERRIDE, str(simulated_kernels))
     monkeypatch.setattr(cuda_build, "_located", cuda_build._located.__wrapped__)
     monkeypatch.setattr(cuda_binding, "_workspaces", lambda index: workspaces)
-    monkeypatch.setattr(cuda_binding, "_stream", lambda index: 0)
+    monkeypatch.setattr(cuda_binding, "current_stream", lambda index: 0)
     monkeypatch.setattr("torch.cuda.current_device", lambda: -1)  # as get_device() says of a CPU
     for function in (cuda_binding._functions, cuda_binding._workspace_bytes):
         function.cache_clear()

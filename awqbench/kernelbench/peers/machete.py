@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from awqbench.kernelbench.peers import vllm_library
-from awqbench.kernelbench.peers.packing import pack_columns
+from awqbench.kernelbench.peers.packing import plain_columns
 from awqbench.kernelbench.peers.peer import Peer
 from awqbench.kernelbench.problem import Shape
 from awqbench.quantization.tensor import QuantizedTensor
@@ -43,7 +43,7 @@ class Machete(Peer):
         """Eight neighbours of k to a word, [k / 8, n] column-major, prepacked by vLLM's own operator."""
         if bias is not None:
             raise ValueError("Machete is timed without a bias")
-        words = pack_columns(weights.codes).T  # [k / 8, n] with stride 1 along k
+        words = plain_columns(weights.codes).T  # [k / 8, n] with stride 1 along k
         scales = weights.scales.to(dtype).T.contiguous()
         codes = vllm_library.call(
             "machete_prepack_B", B=words, a_type=dtype, b_type=vllm_library.UINT4, group_scales_type=dtype
