@@ -61,6 +61,7 @@ class Loaded(TorchEngine):
 
     def __init__(self, model: Any) -> None:
         self.model, self.device, self.batch_size = model.eval(), torch.device("cpu"), 3
+        self.runtime = self.attach({})
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
