@@ -22,11 +22,20 @@ CHUNK_BYTES = 2 * 2**20
 
 def as_stored(weight: Tensor) -> Tensor:
     """float32 [rows, K] in float16 or bfloat16 where that holds every value exactly, else the weight itself."""
+    held = weight.detach()
     for dtype in (torch.float16, torch.bfloat16):
-        narrow = weight.detach().to(dtype)
-        if torch.equal(narrow.to(weight.dtype), weight):
-            return narrow.contiguous()
-    return weight.detach()
+        narrow = held.to(dtype, memory_format=torch.contiguous_format)
+        # In parts: the largest tensor of a model shall not be in memory once more for this.
+        pairs = zip(_parts(narrow), _parts(held), strict=True)
+        if all(torch.equal(part.to(held.dtype), whole) for part, whole in pairs):
+            return narrow
+        del narrow
+    return held
+
+
+def _parts(weight: Tensor) -> tuple[Tensor, ...]:
+    """Rows [.., K] of about CHUNK_BYTES in float32."""
+    return torch.split(weight, max(1, CHUNK_BYTES // (4 * weight.shape[1])))
 
 
 class StoredEmbedding(nn.Module):
@@ -75,9 +84,10 @@ class StoredLinear(nn.Module):
             held = Linear(self.bits.data_ptr(), None, None, None, *self.bits.shape, 0, KINDS[self.dtype])
             multiply(held, rows, out)
         else:
-            step = max(1, CHUNK_BYTES // (4 * self.in_features))
-            for begin in range(0, self.out_features, step):
-                torch.mm(rows, self.stored[begin : begin + step].float().T, out=out[:, begin : begin + step])
+            begin = 0
+            for part in _parts(self.stored):
+                torch.mm(rows, part.float().T, out=out[:, begin : begin + len(part)])
+                begin += len(part)
         return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
 
