@@ -28,6 +28,7 @@ from awqbench.quantization.workspace import Workspace
 Progress = Callable[[int, int, str], None]
 
 _POLL_SECONDS = 0.05
+_BLOCKS_AT_ONCE = 4  # before freed memory goes back: what a block leaves is small, clearing its pages anew is not
 
 
 class BlockWorker:
@@ -59,7 +60,8 @@ class BlockWorker:
         workspace.save_block(index, tensors, record)
         weights.release(prefix)
         del block, result, tensors
-        give_back()
+        if index % _BLOCKS_AT_ONCE == _BLOCKS_AT_ONCE - 1:
+            give_back()
 
     def prepare(self) -> None:
         """Write what the first block receives."""
