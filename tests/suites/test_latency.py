@@ -34,6 +34,9 @@ class ScriptedWorker:
         self.asked: list[tuple[list[list[int]], int]] = []
         self.scale: dict[int, float] = {}
 
+    def offers(self, capability: str) -> bool:
+        return True
+
     def time(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
         self.asked.append(([list(p) for p in prompts], new_tokens))
         batch = len(prompts)
