@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import Literal
 
 from awqbench.backends.base import Backend
+from awqbench.backends.openai_settings import OPTIONS as OPENAI_OPTIONS
 from awqbench.errors import BackendUnavailable, UserError, unknown_choice
 
 ENTRY_POINTS = "awqbench.backends"
@@ -68,6 +69,15 @@ _BUILT_IN = (
             "gptq": "error-compensated rounding",
             "awq+gptq": "AWQ and error-compensated rounding",
         }.items()
+    ),
+    Kind(
+        "openai",
+        "awqbench.backends.openai:OpenAIBackend",
+        "a server that speaks OpenAI's completions protocol: vLLM, llama.cpp, SGLang, TensorRT-LLM and others",
+        weights="server",
+        engine="openai",
+        options=OPENAI_OPTIONS,
+        weight_options=("base_url", "model"),
     ),
 )
 
