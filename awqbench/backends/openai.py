@@ -17,6 +17,7 @@ from awqbench.backends.openai_dialect import Dialect
 from awqbench.backends.openai_http import Client
 from awqbench.backends.openai_llamacpp import LlamaCpp
 from awqbench.backends.openai_settings import Settings, read_settings
+from awqbench.backends.openai_sglang import SGLang
 from awqbench.backends.openai_timing import time_batch
 from awqbench.backends.openai_wire import array, member
 from awqbench.errors import InvalidMeasurement, NotApplicable, UserError
@@ -46,9 +47,15 @@ class OpenAIBackend(BackendBase):
         self.settings = read_settings(options["settings"], unquantized=bool(options.get("unquantized")))
         self.client = Client(self.settings)
         self.pool = ThreadPoolExecutor(self.settings.concurrency, "request")
+        try:
+            return self._ask_what_it_is(started)
+        except BaseException:
+            self.unload()
+            raise
+
+    def _ask_what_it_is(self, started: float) -> dict[str, Any]:
         model, listed, server = self._model()
-        dialect = LlamaCpp if _is_llamacpp(listed, server) else Completions
-        self.dialect = dialect(self.client, model, listed)
+        self.dialect = _dialect(listed, server)(self.client, model, listed)
         self.dialect.parallel = self._parallel
         self.dialect.detect()
         found = self.dialect
@@ -56,9 +63,7 @@ class OpenAIBackend(BackendBase):
             said = "; ".join(f"{question}: {answer}" for question, answer in found.answers.items())
             raise NotApplicable(f"{self.settings.base_url} can be asked nothing in token ids ({said})")
         if found.max_positions is None:
-            raise UserError(
-                f"{self.settings.base_url} does not tell how long its context is: set options.max_positions"
-            )
+            raise UserError(f"{self.settings.base_url} does not tell its context's length: set options.max_positions")
         return {
             "vocab_size": found.vocab_size,
             "max_positions": found.max_positions,
@@ -154,7 +159,7 @@ class OpenAIBackend(BackendBase):
     def unload(self) -> None:
         """Close the connections; the server goes on."""
         self.pool.shutdown(cancel_futures=True)
-        self.client.close()
+        self.client.close_all()
 
     def _needs(self, capability: str) -> None:
         if capability not in self.dialect.capabilities:
@@ -180,6 +185,8 @@ class OpenAIBackend(BackendBase):
                 future.cancel()
 
 
-def _is_llamacpp(listed: dict[str, Any], server: str) -> bool:
-    """Whether the server is llama.cpp's own, by its own words."""
-    return server.strip() == "llama.cpp" or listed.get("owned_by") == "llamacpp"
+def _dialect(listed: dict[str, Any], server: str) -> type[Dialect]:
+    """The way to speak to a server, by its own words: some tell more beside the OpenAI protocol than in it."""
+    if server.strip() == "llama.cpp" or listed.get("owned_by") == "llamacpp":
+        return LlamaCpp
+    return SGLang if listed.get("owned_by") == "sglang" else Completions

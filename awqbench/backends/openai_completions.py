@@ -95,7 +95,7 @@ class Completions(Dialect):
             self.topk = largest(lambda k: self._accepts(asking, k), self._cap())  # noqa: B023  # called here and now
             self.told |= {"topk_path": "prefill", "score_path": "prefill", "logprobs_by": asking.name}
             if self.max_positions is not None and self.client.settings.max_positions is None:
-                self.max_positions -= asking.generates  # the token that must be generated takes a position
+                self.max_positions -= 1  # the token that is generated with a prompt takes a position
             return
 
     def _accepts(self, asking: Asking, k: int) -> bool:
@@ -117,7 +117,8 @@ class Completions(Dialect):
 
     def _detect_generate(self) -> None:
         """Which way the ids of an answer come, and whether the sampler's extras are accepted."""
-        ways = ["return_token_ids", "return_tokens_as_token_ids"] + (["tokenize"] if self._tokenizer else [])
+        ways = ["return_token_ids", "detokenize", "return_tokens_as_token_ids"]
+        ways += ["tokenize"] if self._tokenizer else []
         for self._ids_from in ways:
             for self._plain in (_PLAIN, {}):
                 body = self._generation(PROBE, 3, set())
@@ -133,13 +134,15 @@ class Completions(Dialect):
             fields["stop_token_ids"] = sorted(stop_ids)
         if self._ids_from == "return_token_ids":
             fields["return_token_ids"] = True
+        elif self._ids_from == "detokenize":  # TensorRT-LLM: no text, so ids
+            fields["detokenize"] = False
         elif self._ids_from == "return_tokens_as_token_ids":
             fields |= {"return_tokens_as_token_ids": True, "logprobs": 1}
         return self.body(prompt, **fields)
 
     def _answer_ids(self, answer: Any) -> list[int]:
         found = choice(answer)
-        if self._ids_from == "return_token_ids":
+        if self._ids_from in {"return_token_ids", "detokenize"}:
             ids = token_ids(member(found, "token_ids", "choices[0]"), "choices[0].token_ids")
         elif self._ids_from == "tokenize":
             return self.tokenize(_str(member(found, "text", "choices[0]"), "choices[0].text"), special=False)
@@ -168,9 +171,7 @@ class Completions(Dialect):
             and choice(answer).get("finish_reason") == "length"
             and self._ids_from != "tokenize"
         ):
-            raise InvalidMeasurement(
-                f"the server stopped after {len(ids)} of {max_new_tokens} tokens: its context ends"
-            )
+            raise InvalidMeasurement(f"the server was cut short after {len(ids)} of {max_new_tokens} tokens")
         return ids[:max_new_tokens]
 
     def score(self, ids: list[int], start: int) -> Scored:

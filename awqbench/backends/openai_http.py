@@ -69,6 +69,8 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._thread = threading.local()
+        self._all: set[http.client.HTTPConnection] = set()
+        self._guard = threading.Lock()
         address = settings.address
         self.origin = f"{address.scheme}://{address.netloc}"
         self.prefix, self.root = address.path, address.path.removesuffix("/v1")
@@ -137,7 +139,7 @@ class Client:
             if time.monotonic() + wait > deadline:
                 raise self._late(path)
             time.sleep(wait)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = min(pause * 2, _LONGEST_PAUSE) if wait else pause
         raise AssertionError("the last try returns or raises")
 
     def _once(self, method: str, path: str, body: dict[str, Any] | None, deadline: float) -> Reply:
@@ -206,6 +208,8 @@ class Client:
         # A request is one small packet: waiting to fill it costs 40 ms.
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._thread.connection = connection
+        with self._guard:
+            self._all.add(connection)
         return connection
 
     def _new(self) -> http.client.HTTPConnection:
@@ -232,7 +236,16 @@ class Client:
         connection: http.client.HTTPConnection | None = getattr(self._thread, "connection", None)
         if connection is not None:
             connection.close()
+            with self._guard:
+                self._all.discard(connection)
         self._thread.connection = None
+
+    def close_all(self) -> None:
+        """Close every thread's connection."""
+        with self._guard:
+            for connection in self._all:
+                connection.close()
+            self._all.clear()
 
     def _late(self, path: str) -> InvalidMeasurement:
         self.close()

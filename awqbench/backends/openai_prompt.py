@@ -10,6 +10,7 @@ from awqbench.backends.openai_wire import array, best, choice, logprob, member, 
 from awqbench.errors import InvalidMeasurement
 
 Pairs = list[tuple[int, float]]
+_ONE = {"max_tokens": 1, "temperature": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """One way to ask: the fields that go with a prompt, and how many tokens must be generated with it."""
+    """One way to ask: the fields that go with a prompt, and how the answer is read."""
 
     name: str
-    generates: int
     fields: Callable[[int], dict[str, Any]]
     read: Callable[[Any, list[int], int], list[Row]]
 
@@ -92,16 +92,14 @@ def _row(pairs: Pairs, own: int, k: int, where: str) -> Row:
     return Row(told[own], best(pairs, k, where))
 
 
-def _fields_of_echo(generates: int) -> Callable[[int], dict[str, Any]]:
-    fixed = {"echo": True, "max_tokens": generates, "return_tokens_as_token_ids": True, "temperature": 0}
-    return lambda k: {**fixed, "logprobs": k}
-
-
-_NOTHING = {"max_tokens": 0, "echo": True, "return_token_ids": True, "temperature": 0}
-# The first that works is used. Those that generate nothing leave the whole context to the prompt.
+# The first that works is used. A token is generated with each: servers that are asked for none make one all the same.
 WAYS = (
-    Asking("prompt_logprobs, none generated", 0, lambda k: {**_NOTHING, "prompt_logprobs": k}, _prompt_logprobs),
-    Asking("prompt_logprobs", 1, lambda k: {"prompt_logprobs": k, "max_tokens": 1, "temperature": 0}, _prompt_logprobs),
-    Asking("echo and logprobs, none generated", 0, _fields_of_echo(0), _echo),
-    Asking("echo and logprobs", 1, _fields_of_echo(1), _echo),
+    Asking("prompt_logprobs", lambda k: {**_ONE, "prompt_logprobs": k, "return_token_ids": True}, _prompt_logprobs),
+    # Servers that refuse fields they do not know.
+    Asking("prompt_logprobs alone", lambda k: {**_ONE, "prompt_logprobs": k}, _prompt_logprobs),
+    Asking(
+        "echo and logprobs",
+        lambda k: {**_ONE, "echo": True, "logprobs": k, "return_tokens_as_token_ids": True},
+        _echo,
+    ),
 )

@@ -80,11 +80,16 @@ def logprob(value: Any, where: str) -> float:
 
 
 def best(pairs: list[tuple[int, float]], k: int, where: str) -> list[tuple[int, float]]:
-    """The k most likely of (id, log-probability) pairs, likeliest first. Refuses repeated ids, and fewer than k."""
+    """The k most likely of (id, log-probability) pairs, likeliest first.
+
+    Refuses repeated ids, fewer than k, and probabilities that add up to more than one.
+    """
     if len({token for token, _ in pairs}) != len(pairs):
         raise InvalidMeasurement(f"the server's {where} names a token twice")
     if len(pairs) < k:
         raise InvalidMeasurement(f"the server's {where} has {len(pairs)} tokens, not {k}")
+    if (mass := math.fsum(math.exp(value) for _, value in pairs)) > 1 + _ABOVE:
+        raise InvalidMeasurement(f"the server's {where} holds probabilities that add up to {mass:.4g}")
     return sorted(pairs, key=lambda pair: -pair[1])[:k]
 
 
