@@ -1,0 +1,13 @@
+"""Python environments for engines that cannot live beside awqbench: made, listed, and found again for a backend."""
+
+from __future__ import annotations
+
+from awqbench.environments.create import InstallFailed, Plan, create, plan
+from awqbench.environments.definitions import Definition, definition, definitions
+from awqbench.environments.resolve import Interpreter, resolve
+from awqbench.environments.state import State, create_command, interpreter_of, remove, state, states
+
+__all__ = [
+    "Definition", "InstallFailed", "Interpreter", "Plan", "State", "create", "create_command", "definition",
+    "definitions", "interpreter_of", "plan", "remove", "resolve", "state", "states",
+]  # fmt: skip

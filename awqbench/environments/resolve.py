@@ -1,0 +1,106 @@
+"""Which Python interpreter runs a backend of a kind, and what it holds. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from awqbench.environments.create import OLDEST
+from awqbench.environments.definitions import definitions
+from awqbench.environments.interpreter import Answer, NoInterpreter, look
+from awqbench.environments.state import absent_here, create_command, state
+from awqbench.errors import BackendUnavailable
+
+# The worker moves its arrays with it, whatever the engine.
+WORKER_MODULES = ("numpy",)
+# What can change a figure beside the engine itself; named where it is installed.
+COMMON = ("accelerate", "compressed-tensors", "numpy", "safetensors", "tokenizers", "torch", "transformers", "triton")
+
+
+class Needs(Protocol):
+    """What is asked of a kind here; `awqbench.backends.registry.Kind` has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def modules(self) -> tuple[str, ...]: ...
+    @property
+    def environment(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """An interpreter that has what a kind needs.
+
+    `versions` holds "python", the distributions that provide the kind's modules and the common ones among those
+    installed. `origin`: the interpreter that runs awqbench, an environment of ours, or one that the spec names.
+    """
+
+    path: str
+    versions: dict[str, str]
+    origin: Literal["core", "environment", "given"]
+
+
+def resolve(kind: Needs, python: str | None = None) -> Interpreter:
+    """The interpreter given, else the running one where it has the kind's modules, else the kind's environment.
+
+    Nothing is imported. Raises BackendUnavailable with one line: what is missing, and the command that installs it.
+    """
+    if python is not None:
+        return _given(kind, python)
+    absent = absent_here(kind.modules)
+    if not absent:
+        return _interpreter(kind, sys.executable, look(sys.executable, kind.modules), "core")
+    return _environment(kind, absent)
+
+
+def _given(kind: Needs, python: str) -> Interpreter:
+    # Links are not followed: a virtual environment's interpreter is a link to one that lacks its packages.
+    path = os.path.abspath(os.path.expanduser(python)) if os.sep in python else shutil.which(python)
+    if path is None or not os.path.isfile(path):
+        raise BackendUnavailable(f"python = {python!r} for the kind {kind.name!r}: there is no such interpreter")
+    try:
+        answer = look(path, (*kind.modules, *WORKER_MODULES))
+    except NoInterpreter as error:
+        raise BackendUnavailable(f"{path} (python of the kind {kind.name!r}) is no Python interpreter: {error}") from None
+    if tuple(map(int, answer.python.split(".")[:2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise BackendUnavailable(
+            f"{path} (python of the kind {kind.name!r}) is Python {answer.python}: {oldest} or newer is needed"
+        )
+    if answer.failed:
+        other = f", or leave `python` out and run: {create_command(kind.environment)}" if kind.environment else ""
+        raise BackendUnavailable(
+            f"{path} (python of the kind {kind.name!r}) lacks {', '.join(answer.failed)}: install it there{other}"
+        )
+    return _interpreter(kind, path, answer, "given")
+
+
+def _environment(kind: Needs, absent: list[str]) -> Interpreter:
+    lacks = f"the kind {kind.name!r} needs {', '.join(absent)}, which this Python lacks"
+    if kind.environment is None or kind.environment not in definitions():
+        raise BackendUnavailable(f"{lacks}: install it beside awqbench, or give the backend a `python` that has it")
+    found = state(kind.environment)
+    make = create_command(kind.environment)
+    if found.status != "ready":
+        because = f" (the environment is {found.status}: {found.note})" if found.note else ""
+        raise BackendUnavailable(f"{lacks}{because}; run: {make}")
+    try:
+        answer = look(str(found.python), (*kind.modules, *WORKER_MODULES))
+    except NoInterpreter as error:
+        raise BackendUnavailable(f"the environment {kind.environment} is broken ({error}); run: {make} --force") from None
+    if answer.failed:
+        gone = ", ".join(answer.failed)
+        raise BackendUnavailable(f"the environment {kind.environment} lacks {gone}; run: {make} --force")
+    return _interpreter(kind, str(found.python), answer, "environment")
+
+
+def _interpreter(
+    kind: Needs, path: str, answer: Answer, origin: Literal["core", "environment", "given"]
+) -> Interpreter:
+    engine = [name for module in kind.modules for name in answer.provides.get(module, [])]
+    names = sorted({*engine, *COMMON} & answer.packages.keys())
+    return Interpreter(path, {"python": answer.python} | {name: answer.packages[name] for name in names}, origin)
