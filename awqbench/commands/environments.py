@@ -104,7 +104,7 @@ def remove(name: Name) -> None:
 
 def _row(found: State) -> dict[str, Any]:
     """What a script wants of an environment."""
-    from awqbench.environments.state import absent_here, create_command
+    from awqbench.environments.status import absent_here, create_command
 
     made = found.made
     return {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from awqbench.environments.create import InstallFailed, Plan, create, plan
-from awqbench.environments.definitions import Definition, definition, definitions
-from awqbench.environments.resolve import Interpreter, resolve
-from awqbench.environments.state import State, create_command, interpreter_of, remove, state, states
+from awqbench.environments.making import InstallFailed, Plan, create, plan
+from awqbench.environments.catalog import Definition, definition, definitions
+from awqbench.environments.resolution import Interpreter, resolve
+from awqbench.environments.status import State, create_command, interpreter_of, remove, state, states
 
 __all__ = [
     "Definition", "InstallFailed", "Interpreter", "Plan", "State", "create", "create_command", "definition",

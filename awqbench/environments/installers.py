@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from awqbench.environments.definitions import Recipe
+from awqbench.environments.catalog import Recipe
 from awqbench.environments.places import python_in
 from awqbench.errors import UserError, unknown_choice
 

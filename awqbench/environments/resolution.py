@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from awqbench.environments.create import OLDEST
-from awqbench.environments.definitions import definitions
+from awqbench.environments.making import OLDEST
+from awqbench.environments.catalog import definitions
 from awqbench.environments.interpreter import Answer, NoInterpreter, look
-from awqbench.environments.state import absent_here, create_command, state
+from awqbench.environments.status import absent_here, create_command, state
 from awqbench.errors import BackendUnavailable
 
 # The worker moves its arrays with it, whatever the engine.

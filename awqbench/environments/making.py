@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from awqbench.environments.definitions import Definition, Recipe, definition
+from awqbench.environments.catalog import Definition, Recipe, definition
 from awqbench.environments.installers import Step, steps
 from awqbench.environments.interpreter import Answer, NoInterpreter, clean_environ, import_all, look
 from awqbench.environments.places import Made, lock, python_in, read_marker, root, tree_bytes, write_marker
-from awqbench.environments.state import State, delete, log_path, replaced, state
+from awqbench.environments.status import State, delete, log_path, replaced, state
 from awqbench.errors import UserError
 
 OLDEST = (3, 11)  # what the worker's own code needs

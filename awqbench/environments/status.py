@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from awqbench.environments.definitions import Definition, Recipe, definition, definitions
+from awqbench.environments.catalog import Definition, Recipe, definition, definitions
 from awqbench.environments.places import MARKER, Made, lock, locked_by, python_in, read_marker, root
 from awqbench.errors import UserError
 
