@@ -46,7 +46,8 @@ def create(
     name: Name,
     installer: Annotated[str, typer.Option(help="pip, or uv where it is installed.")] = "pip",
     python: Annotated[
-        str | None, typer.Option(metavar="PY", help="The interpreter to make it from; by default the one that runs this.")
+        str | None,
+        typer.Option(metavar="PY", help="The interpreter to make it from; by default this one."),
     ] = None,
     variant: Annotated[
         str | None, typer.Option(help="cpu or cuda, where that matters; by default cuda where there is an NVIDIA GPU.")
@@ -104,7 +105,8 @@ def remove(name: Name) -> None:
 
 def _row(found: State) -> dict[str, Any]:
     """What a script wants of an environment."""
-    from awqbench.environments.status import absent_here, create_command
+    from awqbench.environments import create_command
+    from awqbench.environments.interpreter import found_here
 
     made = found.made
     return {
@@ -113,7 +115,7 @@ def _row(found: State) -> dict[str, Any]:
         "note": found.note,
         "summary": found.definition.summary,
         "kinds": list(found.definition.kinds),
-        "here": not absent_here(found.definition.modules),
+        "here": all(map(found_here, found.definition.modules)),
         "folder": str(found.folder),
         "python": str(found.python) if found.status == "ready" else None,
         "variant": found.recipe.variant,

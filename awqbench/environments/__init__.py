@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from awqbench.environments.making import InstallFailed, Plan, create, plan
 from awqbench.environments.catalog import Definition, definition, definitions
+from awqbench.environments.making import InstallFailed, Plan, create, plan
 from awqbench.environments.resolution import Interpreter, resolve
 from awqbench.environments.status import State, create_command, interpreter_of, remove, state, states
 

@@ -107,5 +107,5 @@ def _recipe(name: str, variant: str, table: dict[str, Any], place: Path) -> Reci
     file = place / table.get("requirements", f"{name}.txt")
     lines = (line.partition(" #")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
     requirements = tuple(line for line in lines if line and not line.startswith("#"))
-    lists = (tuple(table.get(key, ())) for key in ("no_deps", "remove"))
-    return Recipe(variant, file, requirements, *lists, table.get("bytes"))
+    no_deps, remove = tuple(table.get("no_deps", ())), tuple(table.get("remove", ()))
+    return Recipe(variant, file, requirements, no_deps, remove, table.get("bytes"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 import os
+import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -66,6 +70,30 @@ class Answer:
 def look(python: str, modules: tuple[str, ...]) -> Answer:
     """Look for modules without importing them; asked once in a process. Raises NoInterpreter."""
     return _ask(python, "look", modules, LOOK_SECONDS)
+
+
+def here(modules: tuple[str, ...]) -> Answer:
+    """The same of the running interpreter, by what it has on its path now."""
+    packages, providers = _installed_here()
+    failed = {module: "not found" for module in modules if not found_here(module)}
+    provides = {module: sorted({*map(normalized, providers.get(module.partition(".")[0], []))}) for module in modules}
+    return Answer(platform.python_version(), failed, packages, provides)
+
+
+def found_here(module: str) -> bool:
+    """Whether the running interpreter can find a module; it is not imported, what it lies in may be."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+@cache
+def _installed_here() -> tuple[dict[str, str], Mapping[str, list[str]]]:
+    packages: dict[str, str] = {}
+    for found in importlib.metadata.distributions():
+        packages.setdefault(normalized(found.metadata["Name"] or ""), found.version)
+    return packages, importlib.metadata.packages_distributions()
 
 
 def import_all(python: str, modules: tuple[str, ...]) -> Answer:

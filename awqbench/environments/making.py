@@ -1,4 +1,4 @@
-"""Making an environment: install, import what it is for, and only then say that it is finished. Standard library only."""
+"""Making an environment: install, import what it is for, and then say that it is finished. Standard library only."""
 
 from __future__ import annotations
 

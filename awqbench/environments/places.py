@@ -109,7 +109,8 @@ def lock(name: str) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            raise UserError(f"the environment {name} is being made or removed by process {owner}: wait for it") from None
+            message = f"the environment {name} is being made or removed by process {owner}: wait for it"
+            raise UserError(message) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield descriptor

@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from awqbench.environments.making import OLDEST
 from awqbench.environments.catalog import definitions
-from awqbench.environments.interpreter import Answer, NoInterpreter, look
-from awqbench.environments.status import absent_here, create_command, state
+from awqbench.environments.interpreter import Answer, NoInterpreter, here, look
+from awqbench.environments.making import OLDEST
+from awqbench.environments.status import create_command, state
 from awqbench.errors import BackendUnavailable
 
 # The worker moves its arrays with it, whatever the engine.
@@ -51,31 +51,28 @@ def resolve(kind: Needs, python: str | None = None) -> Interpreter:
     """
     if python is not None:
         return _given(kind, python)
-    absent = absent_here(kind.modules)
-    if not absent:
-        return _interpreter(kind, sys.executable, look(sys.executable, kind.modules), "core")
-    return _environment(kind, absent)
+    answer = here(kind.modules)
+    if not answer.failed:
+        return _interpreter(kind, sys.executable, answer, "core")
+    return _environment(kind, list(answer.failed))
 
 
 def _given(kind: Needs, python: str) -> Interpreter:
     # Links are not followed: a virtual environment's interpreter is a link to one that lacks its packages.
+    whose = f"python of the kind {kind.name!r}"
     path = os.path.abspath(os.path.expanduser(python)) if os.sep in python else shutil.which(python)
     if path is None or not os.path.isfile(path):
-        raise BackendUnavailable(f"python = {python!r} for the kind {kind.name!r}: there is no such interpreter")
+        raise BackendUnavailable(f"{python} ({whose}): there is no such interpreter")
     try:
         answer = look(path, (*kind.modules, *WORKER_MODULES))
     except NoInterpreter as error:
-        raise BackendUnavailable(f"{path} (python of the kind {kind.name!r}) is no Python interpreter: {error}") from None
+        raise BackendUnavailable(f"{path} ({whose}) is no Python interpreter: {error}") from None
     if tuple(map(int, answer.python.split(".")[:2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        raise BackendUnavailable(
-            f"{path} (python of the kind {kind.name!r}) is Python {answer.python}: {oldest} or newer is needed"
-        )
+        raise BackendUnavailable(f"{path} ({whose}) is Python {answer.python}: {oldest} or newer is needed")
     if answer.failed:
         other = f", or leave `python` out and run: {create_command(kind.environment)}" if kind.environment else ""
-        raise BackendUnavailable(
-            f"{path} (python of the kind {kind.name!r}) lacks {', '.join(answer.failed)}: install it there{other}"
-        )
+        raise BackendUnavailable(f"{path} ({whose}) lacks {', '.join(answer.failed)}: install it there{other}")
     return _interpreter(kind, path, answer, "given")
 
 
@@ -91,7 +88,8 @@ def _environment(kind: Needs, absent: list[str]) -> Interpreter:
     try:
         answer = look(str(found.python), (*kind.modules, *WORKER_MODULES))
     except NoInterpreter as error:
-        raise BackendUnavailable(f"the environment {kind.environment} is broken ({error}); run: {make} --force") from None
+        broken = f"the environment {kind.environment} is broken ({error})"
+        raise BackendUnavailable(f"{broken}; run: {make} --force") from None
     if answer.failed:
         gone = ", ".join(answer.failed)
         raise BackendUnavailable(f"the environment {kind.environment} lacks {gone}; run: {make} --force")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -88,18 +86,6 @@ def delete(folder: Path) -> None:
         shutil.rmtree(folder)
     except OSError as error:
         raise UserError(f"cannot remove {folder}: {error.strerror}: {error.filename}") from None
-
-
-def absent_here(modules: Iterable[str]) -> list[str]:
-    """Those of the modules that the running interpreter cannot find; none is imported."""
-    return [module for module in modules if not _found(module)]
-
-
-def _found(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _state(found: Definition) -> State:

@@ -11,6 +11,9 @@ import pytest
 
 from awqbench import environments
 from awqbench.environments import catalog as defined
+from awqbench.environments import making
+from awqbench.environments.catalog import Recipe
+from awqbench.environments.installers import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,21 @@ def forged(playground: Playground) -> Callable[[str], Path]:
         folder = playground.place / name
         venv.create(folder, symlinks=True)
         answer = look(str(folder / "bin" / "python"), found.modules)
-        made = Made(name, recipe.variant, recipe.digest, answer.python, "pip", {}, [], 1, 0.1, "2026-01-01T00:00:00+00:00")
+        made = Made(
+            name, recipe.variant, recipe.digest, answer.python, "pip", {}, [], 1, 0.1, "2026-01-01T00:00:00+00:00"
+        )
         write_marker(folder, made)
         return folder
 
     return make
+
+
+@pytest.fixture
+def without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make environments that need nothing installed, without the seconds that pip's own installation takes."""
+
+    def bare(recipe: Recipe, folder: Path, base: str, installer: str) -> list[Step]:
+        assert not recipe.requirements
+        return [Step("virtual environment", (base, "-m", "venv", "--without-pip", str(folder)))]
+
+    monkeypatch.setattr(making, "steps", bare)
