@@ -115,7 +115,7 @@ def _row(found: State) -> dict[str, Any]:
         "note": found.note,
         "summary": found.definition.summary,
         "kinds": list(found.definition.kinds),
-        "here": all(map(found_here, found.definition.modules)),
+        "here": all(found_here(module.partition(".")[0]) for module in found.definition.modules),
         "folder": str(found.folder),
         "python": str(found.python) if found.status == "ready" else None,
         "variant": found.recipe.variant,

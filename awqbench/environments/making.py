@@ -28,6 +28,8 @@ TAIL_LINES = 12
 DISK_FACTOR = 2
 DISK_AT_LEAST = 10**9
 
+CPU_INDEX = "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+
 Watch = Callable[[str, str], None]
 
 
@@ -187,6 +189,8 @@ def _run(step: Step, log: IO[str], held: int, name: str, watch: Watch) -> None:
             process.stdout.close()
     if status != 0:
         message = f"cannot make the environment {name}: {step.title}: exit status {status} (all of it: {log.name})"
+        if any("+cpu" in line for line in tail):
+            message += f"; CPU builds of torch have an index of their own: {CPU_INDEX}"
         raise InstallFailed(message, list(tail))
 
 

@@ -5,51 +5,43 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from awqbench.environments.catalog import definitions
-from awqbench.environments.interpreter import Answer, NoInterpreter, here, look
+from awqbench.environments.interpreter import Answer, NoInterpreter, here, look, normalized
 from awqbench.environments.making import OLDEST
 from awqbench.environments.status import create_command, state
 from awqbench.errors import BackendUnavailable
 
+if TYPE_CHECKING:
+    from awqbench.backends.registry import Kind  # which needs numpy; `awqbench env` does not
+
 # The worker moves its arrays with it, whatever the engine.
 WORKER_MODULES = ("numpy",)
-# What can change a figure beside the engine itself; named where it is installed.
-COMMON = ("accelerate", "compressed-tensors", "numpy", "safetensors", "tokenizers", "torch", "transformers", "triton")
-
-
-class Needs(Protocol):
-    """What is asked of a kind here; `awqbench.backends.registry.Kind` has it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def modules(self) -> tuple[str, ...]: ...
-    @property
-    def environment(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
     """An interpreter that has what a kind needs.
 
-    `versions` holds "python", the distributions that provide the kind's modules and the common ones among those
-    installed. `origin`: the interpreter that runs awqbench, an environment of ours, or one that the spec names.
+    `versions` holds those of the kind's distributions that are installed, by the names the kind gives them; of a kind
+    that names none, the distributions that provide its modules. `origin`: the interpreter that runs awqbench, an
+    environment of ours, or one that the spec names.
     """
 
     path: str
-    versions: dict[str, str]
+    versions: Mapping[str, str]
     origin: Literal["core", "environment", "given"]
 
 
-def resolve(kind: Needs, python: str | None = None) -> Interpreter:
+def resolve(kind: Kind, python: str | None = None) -> Interpreter:
     """The interpreter given, else the running one where it has the kind's modules, else the kind's environment.
 
     Nothing is imported. Raises BackendUnavailable with one line: what is missing, and the command that installs it.
     """
-    if python is not None:
+    if python:
         return _given(kind, python)
     answer = here(kind.modules)
     if not answer.failed:
@@ -57,7 +49,7 @@ def resolve(kind: Needs, python: str | None = None) -> Interpreter:
     return _environment(kind, list(answer.failed))
 
 
-def _given(kind: Needs, python: str) -> Interpreter:
+def _given(kind: Kind, python: str) -> Interpreter:
     # Links are not followed: a virtual environment's interpreter is a link to one that lacks its packages.
     whose = f"python of the kind {kind.name!r}"
     path = os.path.abspath(os.path.expanduser(python)) if os.sep in python else shutil.which(python)
@@ -76,7 +68,7 @@ def _given(kind: Needs, python: str) -> Interpreter:
     return _interpreter(kind, path, answer, "given")
 
 
-def _environment(kind: Needs, absent: list[str]) -> Interpreter:
+def _environment(kind: Kind, absent: list[str]) -> Interpreter:
     lacks = f"the kind {kind.name!r} needs {', '.join(absent)}, which this Python lacks"
     if kind.environment is None or kind.environment not in definitions():
         raise BackendUnavailable(f"{lacks}: install it beside awqbench, or give the backend a `python` that has it")
@@ -96,9 +88,7 @@ def _environment(kind: Needs, absent: list[str]) -> Interpreter:
     return _interpreter(kind, str(found.python), answer, "environment")
 
 
-def _interpreter(
-    kind: Needs, path: str, answer: Answer, origin: Literal["core", "environment", "given"]
-) -> Interpreter:
-    engine = [name for module in kind.modules for name in answer.provides.get(module, [])]
-    names = sorted({*engine, *COMMON} & answer.packages.keys())
-    return Interpreter(path, {"python": answer.python} | {name: answer.packages[name] for name in names}, origin)
+def _interpreter(kind: Kind, path: str, answer: Answer, origin: Literal["core", "environment", "given"]) -> Interpreter:
+    names = kind.distributions or tuple(name for module in kind.modules for name in answer.provides.get(module, ()))
+    versions = {name: found for name in names if (found := answer.packages.get(normalized(name)))}
+    return Interpreter(path, versions, origin)

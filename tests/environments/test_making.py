@@ -81,6 +81,14 @@ def test_what_goes_wrong_leaves_the_old_one_as_it_was(
     assert not list(playground.place.glob(".*.replaced"))
 
 
+def test_where_torch_has_its_cpu_builds(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
+    playground.define("e")
+    fails = creating.Step("e", ("sh", "-c", "echo no matching distribution for torch==2.13.0+cpu; exit 1"))
+    monkeypatch.setattr(creating, "steps", lambda *_: [fails])
+    with pytest.raises(environments.InstallFailed, match=r"PIP_EXTRA_INDEX_URL=https://download\.pytorch\.org/whl/cpu"):
+        environments.create("e")
+
+
 def test_an_outdated_one_is_made_anew(playground: Playground, forged: Any, without_pip: None) -> None:
     playground.define("e")
     folder = forged("e")
