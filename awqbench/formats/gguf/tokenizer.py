@@ -23,7 +23,7 @@ _SPLITS = {
 }
 # Merges that tell a family even where tokenizer.json has lost how it splits (one that came out of a GGUF, say).
 _MERGES = {"99849e7c5cde6c31": "smollm"}
-# llama.cpp refuses a file without merges. Text starts as single letters, so that these two never come to stand together.
+# llama.cpp refuses a file without merges. Text starts as single letters, so these two never come to stand together.
 _INERT_MERGE = "<no> <merge>"
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
