@@ -18,6 +18,7 @@ from awqbench.executors.local import Watcher, execute, pending
 from awqbench.executors.request import check_settings, request
 from awqbench.fingerprint import model_hash
 from awqbench.gate import policy_hash
+from awqbench.job import PARITY
 from awqbench.plan import Plan, make_plan
 from awqbench.record.environment import hardware, packages
 from awqbench.record.files import content_key, write_model
@@ -156,6 +157,9 @@ def _drop_unplanned(plan: Plan, directory: RunDirectory) -> None:
     planned = {(job.backend, job.suite) for job in plan.jobs if job.kind == "cell"}
     for cell in directory.cells.glob("*/*"):
         if (cell.parent.name, cell.name) not in planned:
+            shutil.rmtree(cell)
+    for cell in directory.parity.glob("*"):
+        if (cell.name, PARITY) not in planned:
             shutil.rmtree(cell)
 
 

@@ -1,4 +1,4 @@
-"""The three errors awqbench raises on purpose, and the exit codes of its commands.
+"""The errors awqbench raises on purpose, and the exit codes of its commands.
 
 Anything else that escapes is a bug and keeps its traceback.
 """
@@ -39,6 +39,10 @@ class InvalidMeasurement(AwqbenchError):
     """A measurement that must not be believed: throttled, not a number, too few items."""
 
     exit_code = ExitCode.MEASUREMENT_FAILED
+
+
+class NotApplicable(AwqbenchError):
+    """What was asked cannot be measured on this backend, by its nature: the message says what it lacks."""
 
 
 def unknown_choice(what: str, value: object, allowed: Iterable[object]) -> UserError:

@@ -11,7 +11,7 @@ from awqbench.cache import cache_dir
 from awqbench.formats.shards import weights_hash
 from awqbench.record.files import content_key, write_atomic
 from awqbench.sources.texts import resolve_text
-from awqbench.spec import DivergenceSpec, FairnessSpec, PerplexitySpec, SuiteBase, TasksSpec
+from awqbench.spec import DivergenceSpec, FairnessSpec, ParitySpec, PerplexitySpec, SuiteBase, TasksSpec
 
 # Configuration, tokenizers, and code that trust_remote_code would run.
 _COMPANIONS = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
@@ -33,6 +33,15 @@ def model_hash(folder: Path) -> str:
     return digest
 
 
+def remembered_hash(path: Path) -> str:
+    """sha256 of one large file, read once: remembered by its name, size and modification time."""
+    stat = path.stat()
+    memory = cache_dir("hashes") / content_key([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    if not memory.is_file():
+        write_atomic(memory, file_hash(path))
+    return memory.read_text()
+
+
 def file_hash(path: Path) -> str:
     """sha256 of one file."""
     with path.open("rb") as stream:
@@ -45,9 +54,9 @@ def folder_hash(folder: Path) -> str:
     return content_key([[str(path.relative_to(folder)), file_hash(path)] for path in files])
 
 
-def suite_data(suite: SuiteBase) -> dict[str, str]:
+def suite_data(suite: SuiteBase | ParitySpec) -> dict[str, str]:
     """What a suite reads, each with its hash. Raises UserError for data that are not there."""
-    if isinstance(suite, PerplexitySpec | DivergenceSpec):
+    if isinstance(suite, PerplexitySpec | DivergenceSpec | ParitySpec):
         return {suite.text: resolve_text(suite.text).sha256}
     if isinstance(suite, TasksSpec):
         from awqbench.suites.task_loading import load_tasks

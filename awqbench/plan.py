@@ -1,4 +1,4 @@
-"""A spec becomes jobs: checkpoints to make, reference log-probabilities to record, cells to measure.
+"""A spec becomes jobs: checkpoints and GGUF files to make, reference log-probabilities to record, cells to measure.
 
 Each job has a key, the hash of everything that could change its result. A job whose result already carries its key is
 not done again.
@@ -9,41 +9,23 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from awqbench import __version__, fingerprint
+from awqbench import __version__
+from awqbench.backends.registry import kind
 from awqbench.backends.torch_engine import pick_device
+from awqbench.engines import engine_versions, parity_owners
 from awqbench.errors import UserError
-from awqbench.executors.request import check_settings
-from awqbench.fingerprint import file_hash, folder_hash, suite_data
-from awqbench.formats.config import read_config
-from awqbench.ops import cpu, cuda_build
+from awqbench.fingerprint import suite_data
+from awqbench.job import NOISE, PARITY, Job, Role
 from awqbench.record.environment import hardware, usable_cores
 from awqbench.record.files import content_key
-from awqbench.resources import content
-from awqbench.sources.documents import resolve_documents
 from awqbench.sources.models import ResolvedModel
-from awqbench.spec import BackendSpec, RunSpec, SuiteBase
+from awqbench.spec import AnySuite, BackendSpec, RunSpec, SuiteBase
+from awqbench.weights import Weights, gguf_job, weights_of
 
-Role = Literal["reference", "candidate", "control", "noise"]
-NOISE = "reference-again"
 # Raised when a change to the measuring code changes figures: older cells are then measured again.
 MEASUREMENT_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One thing to do. `needs` are ids of jobs whose results it reads."""
-
-    id: str
-    kind: Literal["checkpoint", "logprobs", "cell"]
-    backend: str
-    suite: str | None
-    role: Role
-    key: str
-    needs: tuple[str, ...] = ()
-    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +46,10 @@ class Plan:
     def noise_floor(self) -> str | None:
         """The backend that is the reference again, when the plan has one."""
         return NOISE if any(job.role == "noise" for job in self.jobs) else None
+
+    def suite(self, name: str) -> AnySuite:
+        """A suite's table; parity's is no suite of the spec."""
+        return self.spec.parity if name == PARITY else self.spec.suites[name]
 
     def backend(self, name: str) -> BackendSpec:
         """A backend's table; the noise floor's is the reference's with another batch size."""
@@ -90,58 +76,30 @@ def make_plan(spec: RunSpec, model: ResolvedModel, model_hash: str) -> Plan:
     }
     data: dict[str, str] = {}
     jobs: list[Job] = []
-    weights: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for name, backend in spec.backends.items():
-        job, weights_key = _weights(spec, name, backend, shared, data)
-        jobs += [job] if job else []
-        weights[name] = weights_key, ((job.id,) if job else ())
+    weights: dict[str, Weights] = {}
+    # Another engine's weights may be what one of ours makes: these come first.
+    for name in sorted(spec.backends, key=lambda name: spec.backends[name].weights is not None):
+        made, weights[name] = weights_of(spec, name, shared, data, weights)
+        jobs += made
     for suite_name, suite in spec.suites.items():
         found = suite_data(suite)
         data |= found
         jobs += _suite_jobs(spec, suite_name, suite, shared, found, weights)
+    jobs += _parity_jobs(spec, shared, data)
     return Plan(spec, model, model_hash, data, tuple(sorted(jobs, key=lambda job: _order(spec, job))))
 
 
-def _order(spec: RunSpec, job: Job) -> tuple[int, int]:
-    """Checkpoints first; then backend by backend, so that each loads its model once, the reference before all others;
-    timings last and suite by suite, so that what is compared was timed close together."""
-    if job.kind == "checkpoint":
-        return 0, 0
+def _order(spec: RunSpec, job: Job) -> tuple[int, int, int]:
+    """Checkpoints first; then backend by backend, so that each loads its model once, the reference before all others
+    and an engine's parity before its cells; timings last and suite by suite, so that what is compared was timed close
+    together."""
+    if job.kind in {"checkpoint", "gguf"}:
+        return 0, int(job.kind == "gguf"), 0
     suites = list(spec.suites)
     backends = [spec.reference, NOISE, *(name for name in spec.backends if name != spec.reference)]
-    if job.suite and spec.suites[job.suite].kind == "latency":
-        return 2, suites.index(job.suite)
-    return 1, backends.index(job.backend)
-
-
-def _weights(
-    spec: RunSpec, name: str, backend: BackendSpec, shared: dict[str, Any], data: dict[str, str]
-) -> tuple[Job | None, str]:
-    """The job that makes a backend's checkpoint, if one must be made, and a key for its weights."""
-    if backend.kind == "reference":
-        return None, "reference"
-    if backend.checkpoint:
-        if not Path(backend.checkpoint).is_dir():
-            raise UserError(f"backends.{name}.checkpoint: no folder at {backend.checkpoint}")
-        read_config(Path(backend.checkpoint))  # a folder that is no checkpoint must not wait for its cell
-        return None, content_key([fingerprint.model_hash(Path(backend.checkpoint)), _kernel(shared["device"])])
-    settings = spec.quantize_for(name)
-    check_settings(settings)
-    recipe: dict[str, Any] = {**shared, "quantize": settings.model_dump(exclude={"max_memory", "workers"})}
-    documents = resolve_documents(settings.calibration, settings.text_field)
-    recipe["calibration"] = data[settings.calibration] = documents.sha256
-    if settings.overrides:
-        recipe["overrides"] = data[settings.overrides] = file_hash(Path(settings.overrides))
-    key = content_key(recipe)
-    return Job(f"checkpoint/{name}", "checkpoint", name, None, spec.role_of(name), key), content_key(
-        [key, _kernel(shared["device"])]
-    )
-
-
-def _kernel(device: str) -> list[str | None]:
-    """What multiplies packed weights here: the kernels' sources, and whether they can be built."""
-    on_cpu = [folder_hash(content("kernels") / "cpu"), cpu.unavailable()]
-    return [*on_cpu, cuda_build.identity()] if device.startswith("cuda") else on_cpu
+    if job.suite and job.suite != PARITY and spec.suites[job.suite].kind == "latency":
+        return 2, suites.index(job.suite), 0
+    return 1, backends.index(job.backend), int(job.role != "parity")
 
 
 def _suite_jobs(
@@ -150,7 +108,7 @@ def _suite_jobs(
     suite: SuiteBase,
     shared: dict[str, Any],
     data: dict[str, str],
-    weights: dict[str, tuple[str, tuple[str, ...]]],
+    weights: dict[str, Weights],
 ) -> list[Job]:
     reference = spec.reference
     settings = suite.model_dump(exclude={"backends"})
@@ -159,9 +117,11 @@ def _suite_jobs(
 
     def key(name: str, role: Role, share: float, batch_size: int | None) -> str:
         backend = spec.backends[reference if role == "noise" else name].model_dump(
-            exclude={"timeout_s", "batch_size", "checkpoint", "quantize", "role"}
+            exclude={"timeout_s", "batch_size", "checkpoint", "weights", "quantize", "role", "python"}
         )
-        own = [weights[reference if role == "noise" else name][0], backend, batch_size, share, role, machine]
+        source = weights[reference if role == "noise" else name]
+        engine = engine_versions(spec.backends[reference if role == "noise" else name])
+        own = [source.key, backend, engine, batch_size, share, role, machine]
         return content_key([shared, settings, data, own])
 
     roles: list[tuple[str, Role, float, int | None]] = []
@@ -177,7 +137,7 @@ def _suite_jobs(
     needs: tuple[str, ...] = ()
     for name, role, share, batch in roles:
         job_key = key(name, role, share, batch)
-        made = () if role == "noise" else weights[name][1]
+        made = () if role == "noise" else weights[name].needs
         if role == "reference" and against_reference:
             jobs.append(Job(f"logprobs/{suite_name}", "logprobs", name, suite_name, role, job_key))
             needs = (f"logprobs/{suite_name}",)
@@ -185,4 +145,25 @@ def _suite_jobs(
         if against_reference:
             job_key = content_key([job_key, jobs[0].key])
         jobs.append(Job(f"cell/{name}/{suite_name}", "cell", name, suite_name, role, job_key, (*made, *needs), share))
+    return jobs
+
+
+def _parity_jobs(spec: RunSpec, shared: dict[str, Any], data: dict[str, str]) -> list[Job]:
+    """Each foreign engine once, on the unquantized model, against the reference's log-probabilities."""
+    owners = dict.fromkeys(parity_owners(spec).values())
+    if not owners:
+        return []
+    found = suite_data(spec.parity)
+    data |= found
+    settings = spec.parity.model_dump(exclude={"max_kl", "max_disagreement"})
+    base = content_key([shared, settings, found])
+    jobs = [Job(f"logprobs/{PARITY}", "logprobs", spec.reference, PARITY, "reference", base)]
+    for name in owners:
+        backend = spec.backends[name]
+        key = content_key([base, backend.kind, backend.options, backend.dtype, engine_versions(backend)])
+        needs = [f"logprobs/{PARITY}"]
+        if kind(backend.kind).weights == "gguf":
+            jobs.append(gguf_job(f"gguf/{name}@{PARITY}", name, "parity", [shared["model"], "f16"], ()))
+            needs.append(jobs[-1].id)
+        jobs.append(Job(f"cell/{name}/{PARITY}", "cell", name, PARITY, "parity", key, tuple(needs)))
     return jobs

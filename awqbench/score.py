@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from awqbench.compare import Cell, compare_tables
+from awqbench.compare import Cell, compare_tables, parity_notes, parity_rows
+from awqbench.engines import parity_owners
 from awqbench.errors import UserError
 from awqbench.gate import judge, policy_hash
 from awqbench.record.baseline import Baseline, read_baseline
@@ -34,6 +35,8 @@ def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) ->
         cells_of(run), baseline or spec.reference, noise if baseline is None else None, seed=spec.seed,
         min_group=min_group_of(spec),
     )  # fmt: skip
+    comparison.parity = parity_rows([Cell(c.result, c.items) for c in run.parity], parity_owners(spec), spec.parity)
+    comparison.notes += parity_notes(comparison.parity)
     if write and baseline is None:
         write_model(RunDirectory(run.path).comparison, comparison)
     run.comparison = comparison

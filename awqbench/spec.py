@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from awqbench.backends import registry
 from awqbench.errors import UserError, unknown_choice
 from awqbench.quantization.recipe import Method, Search
 
 DType = Literal["float32", "bfloat16", "float16"]
-BackendKind = Literal["reference", "awq", "rtn", "gptq", "awq+gptq"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -84,11 +84,15 @@ class QuantizeSpec(Table):
 class BackendSpec(Table):
     """[backends.NAME]: one engine with one set of weights."""
 
-    kind: BackendKind
+    kind: str = Field(description="which engine: awqbench doctor lists the kinds")
     role: Literal["reference", "candidate", "control"] | None = Field(
         None, description="who is judged; by default the kind decides (rtn is a control, shown but not judged)"
     )
-    checkpoint: str | None = Field(None, description="an existing quantized checkpoint instead of a new one")
+    checkpoint: str | None = Field(
+        None, description="existing weights instead of new ones: a checkpoint's folder, or a GGUF file for llama.cpp"
+    )
+    weights: str | None = Field(None, description="name of another backend: run its checkpoint in this engine")
+    options: dict[str, Any] = Field(default_factory=dict, description="the engine's own settings")
     quantize: dict[str, Any] = Field(default_factory=dict, description="overrides of [quantize] for this backend")
     dtype: DType | None = Field(None, description="compute type, when it must differ from the model's")
     batch_size: int | None = Field(None, gt=0, description="sequences per forward pass")
@@ -97,6 +101,34 @@ class BackendSpec(Table):
     )
     python: str | None = Field(None, description="interpreter of this backend's environment")
     timeout_s: float = Field(3600.0, gt=0, description="longest wait for a worker's next result")
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            return registry.kind(value).name
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> BackendSpec:
+        kind = registry.kind(self.kind)
+        if unknown := sorted(set(self.options) - set(kind.options)):
+            allowed = ", ".join(kind.options) or f"{kind.name} has none"
+            raise ValueError(f"unknown option {unknown[0]!r} of {kind.name} (allowed: {allowed})")
+        if self.weights and self.checkpoint:
+            raise ValueError("weights and checkpoint are two ways to say the same (allowed: one of them)")
+        if (self.weights or (self.checkpoint and kind.weights != "made")) and kind.weights not in {"folder", "gguf"}:
+            given = "weights" if self.weights else "checkpoint"
+            raise ValueError(f"{given} says nothing to {kind.name}, which runs {_RUNS[kind.weights]}")
+        return self
+
+
+_RUNS = {
+    "model": "the unquantized model",
+    "made": "a checkpoint made for it",
+    "server": "what its server holds",
+}
 
 
 class NoiseFloorSpec(Table):
@@ -107,6 +139,21 @@ class NoiseFloorSpec(Table):
         1, gt=0, description="differs from the reference's, so that another summation order is used"
     )
     share: float = Field(0.5, gt=0, le=1, description="share of each suite's items measured twice")
+
+
+class ParitySpec(Table):
+    """[parity]: every other engine on the reference's own unquantized weights, before it is blamed on quantization."""
+
+    kind: Literal["parity"] = "parity"
+    enabled: bool = True
+    text: str = "pydoc-topics"
+    window: int = Field(256, gt=1)
+    windows: int = Field(4, gt=0)
+    decode_window: int = Field(32, gt=1)
+    decode_windows: int = Field(2, ge=0)
+    topk: int = Field(100, gt=0, description="tokens a position, of an engine that tells no more than its top k")
+    max_kl: float = Field(0.01, gt=0, description="largest mean KL to the reference, nats")
+    max_disagreement: float = Field(0.05, gt=0, lt=1, description="largest share of positions with another top token")
 
 
 class SuiteBase(Table):
@@ -133,6 +180,7 @@ class DivergenceSpec(SuiteBase):
     windows: int = Field(4, gt=0)
     decode_window: int = Field(64, gt=1, description="tokens fed one at a time through the KV cache")
     decode_windows: int = Field(2, ge=0)
+    topk: int = Field(100, gt=0, description="tokens a position, of an engine that tells no more than its top k")
 
 
 class TasksSpec(SuiteBase):
@@ -170,6 +218,7 @@ class LatencySpec(SuiteBase):
 SuiteSpec = Annotated[
     PerplexitySpec | DivergenceSpec | TasksSpec | FairnessSpec | LatencySpec, Field(discriminator="kind")
 ]
+AnySuite = PerplexitySpec | DivergenceSpec | TasksSpec | FairnessSpec | LatencySpec | ParitySpec
 SUITE_KINDS = tuple(cls.model_fields["kind"].default for cls in get_args(get_args(SuiteSpec)[0]))
 
 
@@ -218,6 +267,7 @@ class RunSpec(Table):
         min_length=1,
     )
     noise_floor: NoiseFloorSpec = Field(default_factory=NoiseFloorSpec)
+    parity: ParitySpec = Field(default_factory=ParitySpec)
     suites: dict[str, SuiteSpec] = Field(min_length=1)
     gates: list[GateSpec] = Field(default_factory=list)
     telemetry_interval_s: float = Field(0.5, gt=0)
@@ -250,8 +300,15 @@ class RunSpec(Table):
             for backend in gate.candidates or ():
                 if backend not in self.backends:
                     raise ValueError(f"gate on {gate.metric!r} names {backend!r}; backends are {sorted(self.backends)}")
-        for name in self.backends:
+        for name, table in self.backends.items():
             self.quantize_for(name)
+            if table.weights is not None:
+                made = [other for other, b in self.backends.items() if registry.kind(b.kind).weights == "made"]
+                if table.weights not in made:
+                    raise ValueError(
+                        f"backends.{name}.weights names {table.weights!r} (allowed: {', '.join(made) or 'no backend'}"
+                        ", whose checkpoints awqbench makes or reads)"
+                    )
         return self
 
     def role_of(self, name: str) -> Literal["reference", "candidate", "control"]:
@@ -272,7 +329,7 @@ class RunSpec(Table):
         settings = {**self.quantize.model_dump(), **backend.quantize}
         # A method for all would turn the control into another candidate: kinds that name their method keep it.
         general = self.quantize.method if backend.kind == "awq" else None
-        own = None if backend.kind == "reference" else backend.kind
+        own = backend.kind if registry.kind(backend.kind).weights == "made" else None
         return QuantizeSpec.model_validate({**settings, "method": backend.quantize.get("method") or general or own})
 
 
@@ -323,6 +380,8 @@ def _explain(error: ValidationError, table: str | None = None) -> str:
     if problem["type"] == "union_tag_invalid":
         return str(unknown_choice(f"suite kind in {where}", problem["input"].get("kind"), SUITE_KINDS))
     text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and location[-1:] == ["kind"]:
+        return f"{where}: {text}"  # it names the value
     if problem["type"].startswith("byte_size"):
         text = "not an amount of memory (allowed: bytes, or a number with a unit: 8GB, 500MiB)"
     given = problem.get("input")
@@ -333,7 +392,7 @@ def _explain(error: ValidationError, table: str | None = None) -> str:
 def _allowed_keys(location: list[str]) -> list[str]:
     tables: dict[str, type[BaseModel]] = {
         "model": ModelSpec, "quantize": QuantizeSpec, "backends": BackendSpec, "noise_floor": NoiseFloorSpec,
-        "gates": GateSpec,
+        "parity": ParitySpec, "gates": GateSpec,
     }  # fmt: skip
     if len(location) == 1:
         return list(RunSpec.model_fields)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from awqbench.executors.cell import Outcome
-from awqbench.plan import Job
+from awqbench.job import Job
 
 
 class Silent:

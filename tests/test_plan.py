@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from awqbench.errors import UserError
-from awqbench.plan import NOISE, Plan, _kernel, make_plan
+from awqbench.job import NOISE
+from awqbench.plan import Plan, make_plan
 from awqbench.sources.models import ResolvedModel
 from awqbench.spec import parse_spec
+from awqbench.weights import kernel_identity
 
 BACKENDS = {kind: {"kind": kind} for kind in ("reference", "awq", "rtn")}
 SPEC: dict[str, Any] = {
@@ -145,7 +147,7 @@ def test_mistakes_are_found_before_anything_runs(tmp_path: Path) -> None:
 
 
 def test_on_a_gpu_the_cuda_kernels_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = _kernel("cuda:0")
+    before = kernel_identity("cuda:0")
     monkeypatch.setattr("awqbench.ops.cuda_build.identity", lambda: "another")
-    assert _kernel("cuda:0") != before
-    assert _kernel("cpu") == before[:-1]
+    assert kernel_identity("cuda:0") != before
+    assert kernel_identity("cpu") == before[:-1]

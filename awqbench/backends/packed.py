@@ -17,9 +17,9 @@ class PackedBackend(TorchEngine):
     """Weights stay packed in memory; `kernel` names what multiplies them."""
 
     def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
-        """Load `checkpoint`, an AutoAWQ GEMM folder."""
+        """Load `weights`, an AutoAWQ GEMM folder."""
         return load_quantized(
-            Path(options["checkpoint"]),
+            Path(options["weights"]),
             dtype,
             str(self.device),
             trust_remote_code=options.get("trust_remote_code", False),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from awqbench.backends.base import FloatArray, Path, Scored, Timing
+from awqbench.backends.base import BackendBase, FloatArray, Path, Scored, Timing
 from awqbench.runtime.attach import Runtime
 
 # Rows of full-vocabulary log-probabilities made at once: 128 rows of a 128k vocabulary are 64 MiB.
@@ -19,10 +19,11 @@ CHUNK_ROWS = 128
 BATCH_TOKENS = 2048
 
 
-class TorchEngine:
+class TorchEngine(BackendBase):
     """Scores, generates and times with a loaded causal LM. Subclasses say how the weights get there."""
 
     model: Any
+    folder: str
     device: torch.device
     batch_size: int
     runtime: Runtime
@@ -30,14 +31,16 @@ class TorchEngine:
     def load(self, options: dict[str, Any]) -> dict[str, Any]:
         """See `Backend.load`.
 
-        Options: model_dir, checkpoint, dtype, device, threads, batch_size, trust_remote_code, runtime.
+        Options read: weights, dtype, device, threads, batch_size, trust_remote_code, runtime, settings.
         """
         if options.get("threads"):
             torch.set_num_threads(options["threads"])
         torch.set_grad_enabled(False)
         self.device = pick_device(options["device"])
         self.batch_size = options.get("batch_size") or 32
-        import transformers.models.auto.modeling_auto  # noqa: F401  # importing it takes seconds that are not the model's
+        self.folder = options["weights"]
+        import transformers
+        import transformers.models.auto.modeling_auto  # importing it takes seconds that are not the model's
 
         started = time.perf_counter()
         self.model = self.build(options, getattr(torch, options["dtype"]))
@@ -56,8 +59,10 @@ class TorchEngine:
             "load_s": time.perf_counter() - started,
             "device_uuid": device_uuid(self.device),
             "threads": torch.get_num_threads(),
+            "engine": "transformers",
+            "engine_version": transformers.__version__,
             "torch": torch.__version__,
-            "capabilities": ["score", "logprobs", "decode-logprobs", "generate", "time"],
+            "capabilities": ["score", "logprobs", "decode-logprobs", "generate", "time", "tokenize"],
         }
 
     def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
@@ -151,13 +156,16 @@ class TorchEngine:
         gaps = np.diff(stamps)
         return Timing(float(gaps[0]), [float(gap) for gap in gaps[1:]])
 
+    def tokenize(self, texts: list[str], special: bool) -> list[list[int]]:
+        """See `Backend.tokenize`. The tokenizer is the one beside the weights."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        return [tokenizer.encode(text, add_special_tokens=special) for text in texts]
+
     def memory(self) -> dict[str, int]:
-        """See `Backend.memory`. The host peak is VmHWM: getrusage's figure would include the parent's before exec."""
-        figures = {}
-        with open("/proc/self/status") as status:
-            for line in status:
-                if line.startswith(("VmHWM:", "VmRSS:")):
-                    figures["host_peak" if line.startswith("VmHWM") else "host_now"] = int(line.split()[1]) * 1024
+        """See `Backend.memory`."""
+        figures = super().memory()
         if self.device.type == "cuda":
             figures["device_allocated_peak"] = torch.cuda.max_memory_allocated(self.device)
             figures["device_reserved_peak"] = torch.cuda.max_memory_reserved(self.device)

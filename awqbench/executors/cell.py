@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from awqbench.errors import BackendUnavailable, InvalidMeasurement
+from awqbench.backends.registry import kind
+from awqbench.engines import interpreter
+from awqbench.errors import BackendUnavailable, InvalidMeasurement, NotApplicable, UserError
 from awqbench.executors.checkpoint import make_checkpoint
 from awqbench.executors.pool import Engine, WorkerPool
-from awqbench.plan import Job, Plan
+from awqbench.job import Job
+from awqbench.plan import Plan
 from awqbench.record.files import write_model
 from awqbench.record.layout import RunDirectory, move_into_place
 from awqbench.record.schema import CellResult, Status
@@ -23,6 +26,7 @@ from awqbench.telemetry import Sampler
 from awqbench.worker.client import Worker, WorkerFailed
 
 Progress = Callable[[int, int], None]
+GGUF_FILE = "model.gguf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +59,37 @@ def _do(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, unfinished
     if job.kind == "logprobs":
         with workers.lease(_engine(plan, job, run), unfinished / "log.txt", fresh=False) as worker:
             record_reference(_context(plan, job, run, worker, progress), unfinished)
-        (unfinished / "key").write_text(job.key)
-        move_into_place(unfinished, run.scratch(job.key))
-        return Outcome("ok")
+        return _keep_in_scratch(job, run, unfinished)
+    if job.kind == "gguf":
+        interpreter(plan.backend(job.backend))  # nothing is exported for an engine that is not there
+        _export(plan, job, run, unfinished)
+        return _keep_in_scratch(job, run, unfinished)
     return _measure_cell(plan, job, run, workers, unfinished, progress)
+
+
+def _keep_in_scratch(job: Job, run: RunDirectory, unfinished: Path) -> Outcome:
+    (unfinished / "key").write_text(job.key)
+    move_into_place(unfinished, run.scratch(job.key))
+    return Outcome("ok")
+
+
+def _export(plan: Plan, job: Job, run: RunDirectory, unfinished: Path) -> None:
+    """The backend's folder, or for parity the model's, as a GGUF file."""
+    from awqbench.formats.gguf.export import export_gguf
+
+    folder = plan.model.path if job.role == "parity" else _folder(plan, job.backend, run)
+    form = "f16" if job.role == "parity" else plan.backend(job.backend).options.get("gguf", "blocks")
+    try:
+        export_gguf(folder, unfinished / GGUF_FILE, kind=form, name=plan.model.label)  # type: ignore[arg-type]  # it checks the kind
+    except UserError as error:
+        raise WorkerFailed(f"no GGUF file of {folder.name}: {error}") from error
 
 
 def _measure_cell(
     plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, unfinished: Path, progress: Progress
 ) -> Outcome:
     assert job.suite is not None
-    suite = plan.spec.suites[job.suite]
+    suite = plan.suite(job.suite)
     started = time.perf_counter()
     result = CellResult(
         backend=job.backend, suite=job.suite, kind=suite.kind, role=job.role, key=job.key, status="ok",
@@ -86,13 +110,17 @@ def _measure_cell(
                 result.seconds["measure"] = time.perf_counter() - begun
             # A shared worker's peak belongs to whichever cell was hungriest: only a fresh worker's is reported.
             peaks = worker.memory() if fresh else {}
-            result.memory = {"weights": int(worker.description["weight_bytes"]), **peaks, **measured.memory}
+            held = worker.description.get("weight_bytes")
+            weights = {} if held is None else {"weights": int(held)}
+            result.memory = {**weights, **peaks, **measured.memory}
         result.telemetry = sampler.summary()
         on_gpu = str(result.engine.get("device", "")).startswith("cuda")
         _check(measured, suite.kind, on_gpu and result.telemetry.throttled)
-        result.metrics = measured.metrics
+        result.metrics, result.notes = measured.metrics, measured.notes
     except BackendUnavailable as error:
         result.status, result.reason = "skipped", str(error)
+    except NotApplicable as error:
+        result.status, result.reason = "not_applicable", str(error)
     except (InvalidMeasurement, WorkerFailed) as error:
         result.status, result.reason = "failed", str(error)
     result.seconds["total"] = time.perf_counter() - started
@@ -117,31 +145,49 @@ def _check(measured: Measurement, kind: str, throttled: bool | None) -> None:
 
 def _engine(plan: Plan, job: Job, run: RunDirectory) -> Engine:
     backend = plan.backend(job.backend)
-    suite = plan.spec.suites[job.suite] if job.suite else None
+    suite = plan.suite(job.suite) if job.suite else None
+    weights = _weights(plan, job, run)
     options = {
         "model_dir": str(plan.model.path),
-        "checkpoint": str(_checkpoint(plan, job, run) or ""),
+        "weights": str(weights or ""),
+        "unquantized": job.role == "parity",
         "dtype": getattr(suite, "dtype", None) or backend.dtype or plan.spec.model.dtype,
         "device": plan.spec.model.device,
         "threads": plan.spec.threads,
         "batch_size": backend.batch_size,
         "runtime": backend.runtime,
         "trust_remote_code": plan.spec.model.trust_remote_code,
+        "settings": dict(backend.options),
     }
-    return Engine(backend.kind, tuple(options.items()), backend.python, backend.timeout_s)
+    return Engine(backend.kind, tuple(options.items()), interpreter(backend).path, backend.timeout_s)
 
 
 def _context(plan: Plan, job: Job, run: RunDirectory, worker: Worker, progress: Progress) -> Context:
     assert job.suite is not None
     scratch = next((run.scratch(plan.job(need).key) for need in job.needs if plan.job(need).kind == "logprobs"), None)
     return Context(
-        plan.spec, plan.spec.suites[job.suite], worker, plan.model.path, job.role, job.share, scratch,
-        _checkpoint(plan, job, run), progress,
+        plan.spec, plan.suite(job.suite), worker, plan.model.path, job.role, job.share, scratch,
+        _weights(plan, job, run), progress,
     )  # fmt: skip
 
 
-def _checkpoint(plan: Plan, job: Job, run: RunDirectory) -> Path | None:
+def _weights(plan: Plan, job: Job, run: RunDirectory) -> Path | None:
+    """What the job's backend runs: a folder or a GGUF file; None where it lies on a server."""
     backend = plan.backend(job.backend)
-    if backend.kind == "reference":
+    what = kind(backend.kind).weights
+    if what == "server":
         return None
-    return Path(backend.checkpoint).resolve() if backend.checkpoint else run.checkpoint(job.backend)
+    if what == "gguf":
+        exports = [plan.job(need) for need in job.needs if plan.job(need).kind == "gguf"]
+        return run.scratch(exports[0].key) / GGUF_FILE if exports else Path(backend.checkpoint or "").resolve()
+    return plan.model.path if job.role == "parity" else _folder(plan, job.backend, run)
+
+
+def _folder(plan: Plan, name: str, run: RunDirectory) -> Path:
+    """The Hugging Face folder behind a backend: its own, another backend's, or the model's."""
+    backend = plan.backend(name)
+    if backend.checkpoint:
+        return Path(backend.checkpoint).resolve()
+    if backend.weights:
+        return _folder(plan, backend.weights, run)
+    return run.checkpoint(name) if kind(backend.kind).weights == "made" else plan.model.path

@@ -14,7 +14,8 @@ from typing import Any
 
 from awqbench.errors import ExitCode, UserError
 from awqbench.executors.request import request
-from awqbench.plan import Job, Plan
+from awqbench.job import Job
+from awqbench.plan import Plan
 from awqbench.record.layout import RunDirectory, move_into_place
 from awqbench.worker.client import WorkerFailed
 

@@ -12,7 +12,8 @@ from awqbench.errors import BackendUnavailable
 from awqbench.executors.cell import Outcome, run_job
 from awqbench.executors.checkpoint import KEY_FILE
 from awqbench.executors.pool import WorkerPool
-from awqbench.plan import Job, Plan
+from awqbench.job import Job
+from awqbench.plan import Plan
 from awqbench.record.files import write_model
 from awqbench.record.layout import RunDirectory, move_into_place
 from awqbench.record.reader import read_record
@@ -35,7 +36,7 @@ def pending(plan: Plan, run: RunDirectory) -> list[Job]:
     wanted = {job.id for job in plan.jobs if job.kind == "cell" and not _cell_done(job, run)}
     # A checkpoint is a product of the run and always wanted; recorded log-probabilities only while a cell needs them.
     wanted |= {job.id for job in plan.jobs if job.kind == "checkpoint" and not _checkpoint_done(job, run)}
-    for job in plan.jobs:
+    for job in reversed(plan.jobs):  # needs come before what needs them
         if job.id in wanted:
             wanted |= {need for need in job.needs if not _prerequisite_done(plan.job(need), run)}
     return [job for job in plan.jobs if job.id in wanted]
@@ -49,32 +50,35 @@ def execute(plan: Plan, run: RunDirectory, watcher: Watcher) -> None:
 
 
 def _execute(plan: Plan, run: RunDirectory, watcher: Watcher, workers: WorkerPool, jobs: list[Job]) -> None:
-    failed: dict[str, str] = {}
+    failed: dict[str, Outcome] = {}
     for number, job in enumerate(jobs, 1):
         progress = watcher.begin(job, number, len(jobs))
         broken = next((failed[need] for need in job.needs if need in failed), None)
         if broken is not None:
-            outcome = record_failure(plan, job, run, broken)
+            outcome = record_failure(plan, job, run, broken) if job.kind == "cell" else broken
+            failed[job.id] = broken
         else:
             try:
                 outcome = run_job(plan, job, run, workers, progress)
-            except (WorkerFailed, BackendUnavailable) as error:
-                failed[job.id] = f"{job.id}: {error}"
+            except WorkerFailed as error:
                 outcome = Outcome("failed", str(error))
+                failed[job.id] = Outcome("failed", f"{job.id}: {error}")
+            except BackendUnavailable as error:
+                outcome = failed[job.id] = Outcome("skipped", str(error))
         watcher.end(job, outcome)
 
 
-def record_failure(plan: Plan, job: Job, run: RunDirectory, reason: str) -> Outcome:
-    """A cell that can't be measured because a job it needs failed."""
+def record_failure(plan: Plan, job: Job, run: RunDirectory, cause: Outcome) -> Outcome:
+    """A cell that can't be measured because a job it needs failed, or the engine it needs it for is missing."""
     assert job.suite is not None
     result = CellResult(
-        backend=job.backend, suite=job.suite, kind=plan.spec.suites[job.suite].kind, role=job.role, key=job.key,
-        status="failed", reason=reason,
+        backend=job.backend, suite=job.suite, kind=plan.suite(job.suite).kind, role=job.role, key=job.key,
+        status=cause.status, reason=cause.reason,
     )  # fmt: skip
     unfinished = run.unfinished(job.id.replace("/", "__"))
     write_model(unfinished / "result.json", result)
     move_into_place(unfinished, run.cell(job.backend, job.suite))
-    return Outcome("failed", reason)
+    return cause
 
 
 def _cell_done(job: Job, run: RunDirectory) -> bool:

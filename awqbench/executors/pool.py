@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from awqbench.errors import NotApplicable
 from awqbench.worker.client import Worker
 
 
@@ -57,6 +58,8 @@ class WorkerPool:
                 )
                 self._worker, self._engine = worker.__enter__(), engine
             yield self._worker
+        except NotApplicable:
+            raise  # nothing went wrong in the worker
         except BaseException:
             self._drop()
             raise

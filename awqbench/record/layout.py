@@ -38,9 +38,14 @@ class RunDirectory:
         """One folder per backend, one per suite inside it."""
         return self.root / "cells"
 
+    @property
+    def parity(self) -> Path:
+        """One folder per engine that was held against the reference on the unquantized model."""
+        return self.root / "parity"
+
     def cell(self, backend: str, suite: str) -> Path:
-        """The folder of one finished cell."""
-        return self.cells / backend / suite
+        """The folder of one finished cell; parity stands apart, as it measures no backend's own weights."""
+        return self.parity / backend if suite == "parity" else self.cells / backend / suite
 
     def checkpoint(self, backend: str) -> Path:
         """The quantized checkpoint made for one backend."""
@@ -52,7 +57,7 @@ class RunDirectory:
 
     def is_empty(self) -> bool:
         """Whether no job has left a result."""
-        return not any((self.root / name).exists() for name in ("cells", "checkpoints", "scratch"))
+        return not any((self.root / name).exists() for name in ("cells", "parity", "checkpoints", "scratch"))
 
     def refuse_foreign(self) -> None:
         """Raise UserError when the place holds something else than a run, of which a killed one may lack a manifest."""

@@ -36,6 +36,7 @@ class Run:
     comparison: Comparison | None = None
     verdict: Verdict | None = None
     quantization: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parity: list[Cell] = field(default_factory=list)
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -70,6 +71,8 @@ def load_run(path: str | Path) -> Run:
     run = Run(layout.root, read_record(layout.manifest, Manifest))
     for result in sorted(layout.cells.glob("*/*/result.json")):
         run.cells.append(read_cell(result.parent))
+    for result in sorted(layout.parity.glob("*/result.json")):
+        run.parity.append(read_cell(result.parent))
     if layout.comparison.is_file():
         run.comparison = read_record(layout.comparison, Comparison)
     if layout.verdict.is_file():

@@ -82,11 +82,13 @@ class CellResult(Model):
     schema_version: int = SCHEMA_VERSION
     backend: str
     suite: str
-    kind: str = Field(description="the suite's kind: perplexity, divergence, tasks, fairness, latency")
-    role: Literal["reference", "candidate", "control", "noise"]
+    kind: str = Field(description="the suite's kind: perplexity, divergence, tasks, fairness, latency; or parity")
+    role: Literal["reference", "candidate", "control", "noise", "parity"]
     key: str = Field(description="content hash of all that could change the figures")
     status: Status
     reason: str | None = Field(default=None, description="why the status is not ok, in one line")
+    notes: list[str] = Field(default_factory=list, description="what could not be measured here though the rest could")
+    log_tail: list[str] = Field(default_factory=list, description="the last lines of a failed cell's log")
     metrics: list[Metric] = Field(default_factory=list)
     engine: dict[str, Any] = Field(
         default_factory=dict, description="what the worker says of itself: kernel, dtype, device"
@@ -186,6 +188,26 @@ class GroupDifference(Model):
     too_few: bool = Field(default=False, description="below the minimum count: shown, never judged")
 
 
+class Parity(Model):
+    """One engine on the unquantized model against the reference: what differs here is the engine, not quantization."""
+
+    backend: str = Field(description="the backend whose cell this is")
+    backends: list[str] = Field(description="all backends that run this engine alike")
+    engine: str
+    engine_version: str | None = None
+    dtype: str | None = None
+    status: Literal["within", "outside", "unmeasured"]
+    reason: str
+    kl: float | None = Field(default=None, description="mean KL to the reference, prefill, nats per token")
+    kl_decode: float | None = None
+    kl_is_lower_bound: bool = Field(default=False, description="from the engine's top k tokens alone")
+    disagreement: float | None = Field(default=None, description="share of positions with another top token")
+    mean_logprob_error: float | None = Field(default=None, description="mean absolute error of scored tokens, nats")
+    same_tokens: float | None = Field(default=None, description="share of texts that its tokenizer splits alike")
+    same_bos: bool | None = Field(default=None, description="whether its tokenizer begins a text as the reference's")
+    positions: int = 0
+
+
 class Comparison(Model):
     """`comparison.json`: holds no clock time, so that a resumed run gives the same bytes."""
 
@@ -194,6 +216,7 @@ class Comparison(Model):
     noise_floor: str | None = Field(description="the backend that is the reference again")
     differences: list[Difference] = Field(default_factory=list)
     groups: list[GroupDifference] = Field(default_factory=list)
+    parity: list[Parity] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from awqbench.backends.base import Capability
+from awqbench.errors import NotApplicable
+from awqbench.job import Role
 from awqbench.record.schema import GROUP_PREFIX, ITEM_COLUMNS, Metric
 from awqbench.spec import RunSpec, SuiteBase
 
@@ -25,6 +28,7 @@ _MODULES = {
     "tasks": "awqbench.suites.tasks",
     "fairness": "awqbench.suites.fairness",
     "latency": "awqbench.suites.latency",
+    "parity": "awqbench.suites.parity",
 }
 
 
@@ -36,10 +40,10 @@ class Context:
     suite: Any  # the suite's own table: PerplexitySpec, TasksSpec, ...
     worker: Worker
     model_dir: Path  # the reference model's folder: tokenizer and config, the same for every backend
-    role: Literal["reference", "candidate", "control", "noise"] = "candidate"
+    role: Role = "candidate"
     share: float = 1.0  # a noise-floor cell measures this leading share of the items
     scratch: Path | None = None  # the reference's full log-probabilities, for suites that need them
-    checkpoint: Path | None = None  # the quantized checkpoint, where the backend has one
+    weights: Path | None = None  # the folder or file that the backend runs, where it is on this machine
     progress: Callable[[int, int], None] = lambda done, total: None
 
     @cached_property
@@ -48,6 +52,12 @@ class Context:
         from awqbench.sources.models import load_tokenizer
 
         return load_tokenizer(self.model_dir, self.spec.model.trust_remote_code)
+
+    def require(self, capability: Capability) -> None:
+        """Raise NotApplicable when the backend cannot do what this suite rests on."""
+        if not self.worker.offers(capability):
+            offered = ", ".join(self.worker.description.get("capabilities", ())) or "nothing"
+            raise NotApplicable(f"the {self.suite.kind} suite needs {capability}; this engine offers {offered}")
 
     def budget(self, total: int) -> int:
         """How many of `total` items this cell measures: all, or the noise floor's share (at least one)."""
@@ -61,6 +71,7 @@ class Measurement:
     metrics: list[Metric]
     items: pd.DataFrame = field(default_factory=lambda: item_table([]))
     memory: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def item_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -92,13 +103,14 @@ def name_budget(measurement: Measurement, prefix: str, budget: int | None, avail
 
     items = measurement.items.assign(metric=measurement.items["metric"].map(named).astype("string"))
     metrics = [metric.model_copy(update={"id": named(metric.id)}) for metric in measurement.metrics]
-    return Measurement(metrics, items, measurement.memory)
+    return Measurement(metrics, items, measurement.memory, measurement.notes)
 
 
 def measure(context: Context) -> Measurement:
     """Run the suite that the context's table names.
 
-    Raises InvalidMeasurement when the figures must not be believed, UserError for data or settings that don't fit.
+    Raises InvalidMeasurement when the figures must not be believed, UserError for data or settings that don't fit,
+    NotApplicable where the backend cannot serve this suite.
     """
     suite: SuiteBase = context.suite
     module = import_module(_MODULES[suite.kind])  # type: ignore[attr-defined]

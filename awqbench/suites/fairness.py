@@ -32,6 +32,7 @@ def measure(context: Context) -> Measurement:
     `gap[attribute]`; for BBQ the measures of `bbq_scores`. A limit or a noise floor's share takes whole blocks evenly
     over the groups. Raises UserError for an unknown set or missing files.
     """
+    context.require("score")
     suite: FairnessSpec = context.suite
     sets = [load_set(name) for name in suite.sets]
     names = [fairness_set.name for fairness_set in sets]

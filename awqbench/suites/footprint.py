@@ -34,8 +34,7 @@ def footprint_metrics(context: Context, memory: Mapping[str, int], dtype: str) -
         for name, value, unit, how in figures
         if value is not None
     ]
-    folder = context.checkpoint or context.model_dir
-    files = weight_files(folder)
+    files = weight_files(context.weights) if context.weights else []
     if files:
         detail = {"files": len(files), "bytes_by_dtype": bytes_by_dtype(files)}
         size = sum(file.stat().st_size for file in files)
@@ -43,8 +42,11 @@ def footprint_metrics(context: Context, memory: Mapping[str, int], dtype: str) -
     return metrics
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(weights: Path) -> list[Path]:
     """The files that hold a model's weights: of several formats side by side, the first of `WEIGHT_FILES`."""
+    if weights.is_file():
+        return [weights]
+    folder = weights
     return next((found for pattern in WEIGHT_FILES if (found := sorted(folder.glob(pattern)))), [])
 
 

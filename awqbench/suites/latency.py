@@ -38,6 +38,7 @@ def measure(context: Context) -> Measurement:
     Raises UserError when prompt and continuation exceed the model's positions, InvalidMeasurement for times that can't
     be true.
     """
+    context.require("time")
     suite: LatencySpec = context.suite
     _check_length(suite, context.worker.description.get("max_positions"))
     vocabulary = _plain_ids(context)

@@ -22,6 +22,7 @@ def measure(context: Context) -> Measurement:
 
     A row per window, whose score is its mean NLL in nats per token.
     """
+    context.require("score")
     spec: PerplexitySpec = context.suite
     windows = text_windows(context, spec.text, spec.window, spec.windows)
     scored = context.worker.score(windows.ids, [1] * len(windows.ids), context.progress)

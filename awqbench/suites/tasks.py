@@ -32,6 +32,8 @@ def measure(context: Context) -> Measurement:
         from awqbench.suites.task_loading import load_tasks
 
         tasks = load_tasks(suite.tasks, suite.include_path, suite.num_fewshot, context.spec.seed)
+        for task in tasks.values():
+            context.require("generate" if task.OUTPUT_TYPE == "generate_until" else "score")
         lm = WorkerLM(context.worker, context.tokenizer, context.progress)
         chosen = {name: range(context.budget(_items(task, suite.limit))) for name, task in tasks.items()}
         results = _evaluate(lm, tasks, chosen, suite.apply_chat_template)

@@ -1,4 +1,4 @@
-"""The worker process: `python -m awqbench.worker --fd N --backend KIND`. See protocol.py."""
+"""The worker process: `python -m awqbench.worker --fd N --backend MODULE:CLASS`. See protocol.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ import numpy as np
 from awqbench.backends.base import Backend, Scored
 from awqbench.backends.registry import create
 from awqbench.errors import AwqbenchError
-from awqbench.worker.protocol import BEAT_SECONDS, VERSION, Arrays, ConnectionClosed, Message, receive, send
+from awqbench.worker.protocol import (
+    BEAT_SECONDS,
+    VERSION,
+    Arrays,
+    ConnectionClosed,
+    Message,
+    pack,
+    receive,
+    send,
+    unpack,
+)
 
 # Scored sequences per part frame: large enough to be cheap, small enough to show progress.
 _PART = 8
@@ -30,6 +40,7 @@ class Server:
         self.connection = connection
         self.backend = backend
         self.request = 0
+        self.description: dict[str, Any] = {}
         self.lock = threading.Lock()
 
     def reply(self, kind: str, message: Message | None = None, arrays: Arrays | None = None) -> None:
@@ -70,21 +81,33 @@ class Server:
         if op == "hello":
             self.reply("result", {"version": VERSION, "python": sys.version.split()[0]})
         elif op == "load":
-            self.reply("result", {"description": backend.load(message["options"])})
+            self.description = backend.load(message["options"])
+            self.reply("result", {"description": self.description})
+        elif op == "describe":
+            self.reply("result", {"description": self.description})
         elif op == "score":
-            self.score(_unpack(arrays), arrays["starts"].tolist())
+            self.score(unpack(arrays), arrays["starts"].tolist())
         elif op == "logprobs":
             for chunk in backend.logprobs(arrays["ids"].tolist(), message["start"], message["path"]):
                 self.reply("part", arrays={"logprobs": chunk})
             self.reply("result")
+        elif op == "topk_logprobs":
+            for top in backend.topk_logprobs(arrays["ids"].tolist(), message["start"], message["k"]):
+                self.reply("part", arrays={"ids": top.ids, "logprobs": top.logprobs})
+            self.reply("result")
         elif op == "generate":
-            answers = backend.generate(_unpack(arrays), message["max_new_tokens"], message["stop_ids"])
+            answers = backend.generate(unpack(arrays), message["max_new_tokens"], message["stop_ids"])
             self.reply("result", {"answers": answers})
         elif op == "time":
-            timing = backend.time(_unpack(arrays), message["new_tokens"])
+            timing = backend.time(unpack(arrays), message["new_tokens"])
             self.reply("result", {"ttft_s": timing.ttft_s, "gaps_s": timing.gaps_s})
+        elif op == "tokenize":
+            self.reply("result", arrays=pack(backend.tokenize(message["texts"], message["special"])))
         elif op == "memory":
             self.reply("result", {"memory": backend.memory()})
+        elif op == "unload":
+            backend.unload()
+            self.reply("result")
         else:
             raise ValueError(f"unknown operation {op!r} in worker protocol {VERSION}")
 
@@ -112,13 +135,6 @@ class Server:
         self.reply("result")
 
 
-def _unpack(arrays: Arrays) -> list[list[int]]:
-    """Sequences travel as one flat array with their lengths."""
-    ends = np.cumsum(arrays["lengths"])
-    ids = arrays["ids"]
-    return [ids[end - length : end].tolist() for end, length in zip(ends, arrays["lengths"], strict=True)]
-
-
 def die_with_parent() -> None:
     """On Linux, have the kernel end this process when the one that started it ends, however it ends."""
     if sys.platform == "linux":
@@ -130,7 +146,7 @@ def main(arguments: list[str] | None = None) -> Any:
     parser = argparse.ArgumentParser(prog="python -m awqbench.worker")
     parser.add_argument("--fd", type=int, required=True, help="inherited Unix stream socket")
     parser.add_argument("--parent", type=int, required=True, help="process to die with")
-    parser.add_argument("--backend", required=True, help="backend kind")
+    parser.add_argument("--backend", required=True, help="module:Class of the backend")
     options = parser.parse_args(arguments)
     die_with_parent()
     if os.getppid() != options.parent:  # it ended before the line above

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 import awqbench.errors as errors
-from awqbench.backends.base import FloatArray, Scored, Timing
+from awqbench.backends import registry
+from awqbench.backends.base import Capability, FloatArray, Scored, Timing, TopK
 from awqbench.backends.base import Path as Route
-from awqbench.worker.protocol import VERSION, Arrays, ConnectionClosed, Message, receive, send
+from awqbench.worker.protocol import VERSION, Arrays, ConnectionClosed, Message, pack, receive, send, unpack
 
 # Beats come every two seconds, but native code may hold the interpreter for long while a model loads.
 SILENCE_SECONDS = 300.0
@@ -55,7 +56,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         command = [
             self.python, "-P", "-m", "awqbench.worker",
-            "--fd", str(theirs.fileno()), "--parent", str(os.getpid()), "--backend", self.kind,
+            "--fd", str(theirs.fileno()), "--parent", str(os.getpid()), "--backend", registry.kind(self.kind).target,
         ]  # fmt: skip
         env = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", **self.environment}
         if self.python != sys.executable:
@@ -109,7 +110,7 @@ class Worker:
         scored: list[Scored] = []
         if not sequences:
             return scored
-        for message, arrays in self._stream("score", {}, {**_pack(sequences), "starts": np.asarray(starts, np.int32)}):
+        for message, arrays in self._stream("score", {}, {**pack(sequences), "starts": np.asarray(starts, np.int32)}):
             if message["kind"] == "part":
                 ends = np.cumsum(message["lengths"])
                 for end, length in zip(ends, message["lengths"], strict=True):
@@ -126,6 +127,17 @@ class Worker:
             if message["kind"] == "part":
                 yield arrays["logprobs"]
 
+    def topk_logprobs(self, ids: Sequence[int], start: int, k: int) -> Iterator[TopK]:
+        """The k most likely tokens in chunks of rows; see `Backend.topk_logprobs`."""
+        request = {"start": start, "k": k}
+        for message, arrays in self._stream("topk_logprobs", request, {"ids": np.asarray(ids, np.int32)}):
+            if message["kind"] == "part":
+                yield TopK(arrays["ids"], arrays["logprobs"])
+
+    def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
+        """Ids by the engine's own tokenizer, with what it adds by default where `special`."""
+        return unpack(self._ask("tokenize", {"texts": list(texts), "special": special})[1])
+
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop_ids: Sequence[int]
     ) -> list[list[int]]:
@@ -133,18 +145,31 @@ class Worker:
         if not prompts:
             return []
         request = {"max_new_tokens": max_new_tokens, "stop_ids": list(stop_ids)}
-        answers: list[list[int]] = self._ask("generate", request, _pack(prompts))[0]["answers"]
+        answers: list[list[int]] = self._ask("generate", request, pack(prompts))[0]["answers"]
         return answers
 
     def time(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
         """Time one generation of a batch of equally long prompts."""
-        message, _ = self._ask("time", {"new_tokens": new_tokens}, _pack(prompts))
+        message, _ = self._ask("time", {"new_tokens": new_tokens}, pack(prompts))
         return Timing(message["ttft_s"], message["gaps_s"])
 
     def memory(self) -> dict[str, int]:
         """Bytes by name, as the backend reports them."""
         figures: dict[str, int] = self._ask("memory")[0]["memory"]
         return figures
+
+    def describe(self) -> dict[str, Any]:
+        """What the backend said when it loaded, asked again."""
+        description: dict[str, Any] = self._ask("describe")[0]["description"]
+        return description
+
+    def unload(self) -> None:
+        """Have the engine give its memory back."""
+        self._ask("unload")
+
+    def offers(self, capability: Capability) -> bool:
+        """Whether the loaded backend can do this."""
+        return capability in self.description.get("capabilities", ())
 
     def _ask(self, op: str, message: Message | None = None, arrays: Arrays | None = None) -> tuple[Message, Arrays]:
         *_, last = self._stream(op, message or {}, arrays)
@@ -194,12 +219,6 @@ class Worker:
             return f"the worker was ended by {signal.Signals(-code).name}{hint}"
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"the worker exited with status {code}: {lines[-1] if lines else 'it said nothing'}"
-
-
-def _pack(sequences: Sequence[Sequence[int]]) -> Arrays:
-    lengths = np.array([len(s) for s in sequences], np.int32)
-    flat = np.fromiter((token for s in sequences for token in s), np.int32, int(lengths.sum()))
-    return {"lengths": lengths, "ids": flat}
 
 
 def _package_only_path() -> Path:

@@ -1,4 +1,4 @@
-"""How a worker and its client talk: version 1.
+"""How a worker and its client talk: version 2.
 
 A message is a frame over a Unix stream socket: 4 bytes, the length of a JSON header (little-endian); the header; then
 the raw bytes of the arrays it lists, in order. Arrays never pass through text. Standard library and numpy only.
@@ -15,11 +15,12 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 BEAT_SECONDS = 2.0
 MAX_HEADER = 64 * 2**20
 
@@ -58,6 +59,20 @@ def receive(connection: socket.socket) -> tuple[Message, Arrays]:
             _fill(connection, array.reshape(-1).view(np.uint8).data)
         arrays[described["name"]] = array
     return message, arrays
+
+
+def pack(sequences: Sequence[Sequence[int]]) -> Arrays:
+    """Sequences of token ids as one flat array `ids` int32, with their `lengths` int32 [sequences]."""
+    lengths = np.array([len(s) for s in sequences], np.int32)
+    flat = np.fromiter((token for s in sequences for token in s), np.int32, int(lengths.sum()))
+    return {"lengths": lengths, "ids": flat}
+
+
+def unpack(arrays: Arrays) -> list[list[int]]:
+    """What `pack` packed."""
+    ends = np.cumsum(arrays["lengths"])
+    ids = arrays["ids"]
+    return [ids[end - length : end].tolist() for end, length in zip(ends, arrays["lengths"], strict=True)]
 
 
 def _read(connection: socket.socket, count: int) -> bytearray:

@@ -34,9 +34,9 @@ class Ours:
     """A backend of this package; `spec` holds its kind and options."""
 
     def __init__(self, spec: dict[str, Any], threads: int) -> None:
-        from awqbench.backends.registry import create
+        from awqbench.backends.registry import create, kind
 
-        self.backend = create(spec["kind"])
+        self.backend = create(kind(spec["kind"]).target)
         self.described = self.backend.load({**OPTIONS, **spec, "threads": threads})
 
     def time(self, prompt: list[int], new: int) -> tuple[float, float]:
@@ -160,11 +160,11 @@ def main() -> None:
 
     from awqbench.sources.models import resolve_model
 
-    packed = {"kind": "awq", "checkpoint": str(asked.checkpoint)}
+    packed = {"kind": "awq", "weights": str(asked.checkpoint)}
     specs: dict[str, dict[str, Any]] = {
         "native": {**packed, "runtime": "native"},
         "packed, transformers": {**packed, "runtime": "transformers"},
-        "transformers float32": {"kind": "reference", "model_dir": str(resolve_model(asked.model).path)},
+        "transformers float32": {"kind": "reference", "weights": str(resolve_model(asked.model).path)},
     }
     if importlib.util.find_spec("xllamacpp"):
         if asked.gguf:

@@ -21,9 +21,9 @@ def test_a_model_that_lacks_weights_is_refused(tiny_llama: Path, tmp_path: Path)
     kept = {name: tensor for name, tensor in tensors.items() if "down_proj" not in name}
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"lacks 2 weights, first model\.layers\.0\.mlp\.down_proj\.weight"):
-        ReferenceBackend().load({**OPTIONS, "model_dir": str(folder)})
+        ReferenceBackend().load({**OPTIONS, "weights": str(folder)})
 
 
 def test_a_whole_model_with_tied_embeddings_lacks_nothing(tiny_llama: Path) -> None:
-    description = ReferenceBackend().load({**OPTIONS, "model_dir": str(tiny_llama)})
+    description = ReferenceBackend().load({**OPTIONS, "weights": str(tiny_llama)})
     assert description["device_uuid"] is None

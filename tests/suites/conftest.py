@@ -25,7 +25,11 @@ class InProcessWorker:
         self.engine.device, self.engine.batch_size = torch.device("cpu"), 8
         self.engine.runtime = self.engine.attach({})
         self.description = {"max_positions": self.engine.model.config.max_position_embeddings}
+        self.offered = {"score", "generate"}
         self.sequences_scored = 0
+
+    def offers(self, capability: str) -> bool:
+        return capability in self.offered
 
     def score(self, sequences: Any, starts: Any, progress: Any = None) -> list[Scored]:
         self.sequences_scored += len(sequences)

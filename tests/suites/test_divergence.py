@@ -64,7 +64,7 @@ def test_nan_is_refused() -> None:
 def test_the_reference_against_its_own_record(tiny_llama: Path, tmp_path: Path) -> None:
     suite = {"text": "pydoc-topics", "window": 160, "windows": 2, "decode_window": 12, "decode_windows": 2}
     spec = parse_spec({"suites": {"divergence": suite}})
-    options = {"model_dir": str(tiny_llama), "dtype": "float32", "device": "cpu", "threads": 1}
+    options = {"weights": str(tiny_llama), "dtype": "float32", "device": "cpu", "threads": 1}
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with Worker("reference", options, tmp_path / "log.txt") as worker:

@@ -34,6 +34,9 @@ class ScriptedWorker:
         self.asked: list[tuple[list[list[int]], int]] = []
         self.scale: dict[int, float] = {}
 
+    def offers(self, capability: str) -> bool:
+        return True
+
     def time(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
         self.asked.append(([list(p) for p in prompts], new_tokens))
         batch = len(prompts)
@@ -47,7 +50,9 @@ class ScriptedWorker:
 def run(tmp_path: Path, worker: Any = None, share: float = 1.0, **suite: Any) -> Measurement:
     """Measure with a 20-id tokenizer whose ids 0, 1, 2 and 19 are special."""
     table = LatencySpec(**{"prompt_tokens": 8, "new_tokens": 4, "warmup": 0, "repeats": 3, **suite})
-    context = Context(RunSpec(suites={"latency": table}), table, worker or ScriptedWorker(), tmp_path, share=share)
+    context = Context(
+        RunSpec(suites={"latency": table}), table, worker or ScriptedWorker(), tmp_path, share=share, weights=tmp_path
+    )
     tokenizer = SimpleNamespace(all_special_ids=[0, 1, 2], get_added_vocab=lambda: {"<x>": 19})
     context.__dict__["tokenizer"] = type("T", (SimpleNamespace,), {"__len__": lambda self: 20})(**vars(tokenizer))
     return measure(context)

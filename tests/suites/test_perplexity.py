@@ -23,6 +23,9 @@ class Uniform:
     def __init__(self) -> None:
         self.description = {"max_positions": 64}
 
+    def offers(self, capability: str) -> bool:
+        return True
+
     def score(self, sequences: Sequence[Sequence[int]], starts: Sequence[int], progress: object = None) -> list[Scored]:
         return [
             Scored(-np.array(ids[start:], np.float32) / 100, np.zeros(len(ids) - start, np.int32))
@@ -89,7 +92,7 @@ def test_a_trained_model_reaches_its_known_perplexity(data_dir: Path, tmp_path: 
     tokenizer = load_tokenizer(folder)
     stories = (data_dir / "tinystories" / "sample.txt").read_text().split("<|endoftext|>")[1:81]
     sequences = [tokenizer(story.strip())["input_ids"][:512] for story in stories]
-    options = {"model_dir": str(folder), "dtype": "float32", "device": "cpu", "threads": 2}
+    options = {"weights": str(folder), "dtype": "float32", "device": "cpu", "threads": 2}
     with Worker("reference", options, tmp_path / "log.txt") as worker:
         scored = worker.score(sequences, [1] * len(sequences))
     losses = np.concatenate([-item.logprobs for item in scored])

@@ -24,7 +24,7 @@ OPTIONS = {"dtype": "float32", "device": "cpu", "threads": 1, "batch_size": 4}
 @pytest.fixture(scope="module")
 def worker(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     log = tmp_path_factory.mktemp("log") / "log.txt"
-    with Worker("reference", {**OPTIONS, "model_dir": str(tiny_llama)}, log) as started:
+    with Worker("reference", {**OPTIONS, "weights": str(tiny_llama)}, log) as started:
         yield started
 
 
@@ -122,18 +122,18 @@ def test_a_bug_is_reported_with_its_traceback_in_the_log(worker: Worker) -> None
 
 def test_what_the_user_can_mend_stays_that(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot load the model"):
-        Worker("reference", {**OPTIONS, "model_dir": str(tmp_path)}, tmp_path / "log.txt").__enter__()
+        Worker("reference", {**OPTIONS, "weights": str(tmp_path)}, tmp_path / "log.txt").__enter__()
 
 
 def test_a_killed_worker_is_a_failed_cell(tiny_llama: Path, tmp_path: Path) -> None:
-    with Worker("reference", {**OPTIONS, "model_dir": str(tiny_llama)}, tmp_path / "log.txt") as worker:
+    with Worker("reference", {**OPTIONS, "weights": str(tiny_llama)}, tmp_path / "log.txt") as worker:
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(WorkerFailed, match="SIGKILL"):
             worker.memory()
 
 
 def test_a_deadline_ends_the_worker(tiny_llama: Path, tmp_path: Path) -> None:
-    with Worker("reference", {**OPTIONS, "model_dir": str(tiny_llama)}, tmp_path / "log.txt") as worker:
+    with Worker("reference", {**OPTIONS, "weights": str(tiny_llama)}, tmp_path / "log.txt") as worker:
         worker.timeout_s = 0.5
         with pytest.raises(WorkerFailed, match="deadline"):
             worker.time([sequence(64, 1)], 1500)
@@ -143,7 +143,7 @@ def test_a_deadline_ends_the_worker(tiny_llama: Path, tmp_path: Path) -> None:
 def test_the_worker_dies_with_its_client(tiny_llama: Path, tmp_path: Path) -> None:
     script = (
         "import time\nfrom pathlib import Path\nfrom awqbench.worker.client import Worker\n"
-        f"options = { ({**OPTIONS, 'model_dir': str(tiny_llama)})!r}\n"
+        f"options = { ({**OPTIONS, 'weights': str(tiny_llama)})!r}\n"
         f"w = Worker('reference', options, Path({str(tmp_path / 'log')!r})).__enter__()\n"
         "print(w.pid, flush=True)\ntime.sleep(60)\n"
     )
