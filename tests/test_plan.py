@@ -9,7 +9,7 @@ import pytest
 
 from awqbench import engines
 from awqbench.backends import registry
-from awqbench.backends.registry import Kind
+from awqbench.backends.kind import Kind
 from awqbench.engines import parity_owners
 from awqbench.environments import Interpreter
 from awqbench.errors import UserError

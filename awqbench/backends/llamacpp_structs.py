@@ -1,4 +1,4 @@
-"""llama.cpp's parameter structures as C lays them out, with the defaults that prove it. Facts of llama.h, version 0.6.0.
+"""llama.cpp's parameter structures as C lays them out, with the defaults that prove it (llama.h, version 0.6.0).
 
 xllamacpp brings the library but no structures; llama-cpp-python brings both, and its own are used with it.
 """

@@ -16,7 +16,7 @@ from awqbench.environments.status import create_command, state
 from awqbench.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from awqbench.backends.registry import Kind  # which needs numpy; `awqbench env` does not
+    from awqbench.backends.kind import Kind
 
 # The worker moves its arrays with it, whatever the engine.
 WORKER_MODULES = ("numpy",)
@@ -43,10 +43,19 @@ def resolve(kind: Kind, python: str | None = None) -> Interpreter:
     """
     if python:
         return _given(kind, python)
-    answer = here(kind.modules)
-    if not answer.failed:
-        return _interpreter(kind, sys.executable, answer, "core")
-    return _environment(kind, list(answer.failed))
+    answer = here(_alternatives(kind))
+    absent = _lacking(kind, answer)
+    return _environment(kind, absent) if absent else _interpreter(kind, sys.executable, answer, "core")
+
+
+def _alternatives(kind: Kind) -> tuple[str, ...]:
+    """Every module to look for: each of `one|other` may stand in for the other."""
+    return (*(name for module in kind.modules for name in module.split("|")), *WORKER_MODULES)
+
+
+def _lacking(kind: Kind, answer: Answer) -> list[str]:
+    wanted = (*kind.modules, *WORKER_MODULES)
+    return [m.replace("|", " or ") for m in wanted if all(name in answer.failed for name in m.split("|"))]
 
 
 def _given(kind: Kind, python: str) -> Interpreter:
@@ -56,15 +65,15 @@ def _given(kind: Kind, python: str) -> Interpreter:
     if path is None or not os.path.isfile(path):
         raise BackendUnavailable(f"{python} ({whose}): there is no such interpreter")
     try:
-        answer = look(path, (*kind.modules, *WORKER_MODULES))
+        answer = look(path, _alternatives(kind))
     except NoInterpreter as error:
         raise BackendUnavailable(f"{path} ({whose}) is no Python interpreter: {error}") from None
     if tuple(map(int, answer.python.split(".")[:2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise BackendUnavailable(f"{path} ({whose}) is Python {answer.python}: {oldest} or newer is needed")
-    if answer.failed:
+    if absent := _lacking(kind, answer):
         other = f", or leave `python` out and run: {create_command(kind.environment)}" if kind.environment else ""
-        raise BackendUnavailable(f"{path} ({whose}) lacks {', '.join(answer.failed)}: install it there{other}")
+        raise BackendUnavailable(f"{path} ({whose}) lacks {', '.join(absent)}: install it there{other}")
     return _interpreter(kind, path, answer, "given")
 
 
@@ -78,17 +87,18 @@ def _environment(kind: Kind, absent: list[str]) -> Interpreter:
         because = f" (the environment is {found.status}: {found.note})" if found.note else ""
         raise BackendUnavailable(f"{lacks}{because}; run: {make}")
     try:
-        answer = look(str(found.python), (*kind.modules, *WORKER_MODULES))
+        answer = look(str(found.python), _alternatives(kind))
     except NoInterpreter as error:
         broken = f"the environment {kind.environment} is broken ({error})"
         raise BackendUnavailable(f"{broken}; run: {make} --force") from None
-    if answer.failed:
-        gone = ", ".join(answer.failed)
+    if gone := ", ".join(_lacking(kind, answer)):
         raise BackendUnavailable(f"the environment {kind.environment} lacks {gone}; run: {make} --force")
     return _interpreter(kind, str(found.python), answer, "environment")
 
 
 def _interpreter(kind: Kind, path: str, answer: Answer, origin: Literal["core", "environment", "given"]) -> Interpreter:
-    names = kind.distributions or tuple(name for module in kind.modules for name in answer.provides.get(module, ()))
+    names = kind.distributions or tuple(
+        name for module in _alternatives(kind) for name in answer.provides.get(module, ())
+    )
     versions = {name: found for name in names if (found := answer.packages.get(normalized(name)))}
     return Interpreter(path, versions, origin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import venv
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 from awqbench import environments
-from awqbench.backends.registry import Kind, kinds
+from awqbench.backends.kind import Kind
+from awqbench.backends.registry import kinds
 from awqbench.environments import interpreter, resolve
 from awqbench.environments.resolution import WORKER_MODULES
 from awqbench.errors import BackendUnavailable
@@ -138,6 +140,13 @@ def test_a_kind_whose_environment_nobody_defines(playground: Playground) -> None
         assert refusal(kind).endswith("install it beside awqbench, or give the backend a `python` that has it")
 
 
+def test_one_of_two_modules_is_enough(playground: Playground) -> None:
+    kind = replace(engine(), modules=("no_such_module|json",))
+    assert resolve(kind).origin == "core"
+    with pytest.raises(BackendUnavailable, match="no_such_module or nor_this"):
+        resolve(replace(engine(), modules=("no_such_module|nor_this",), environment=None))
+
+
 def test_nothing_is_imported(playground: Playground, other: Path, tmp_path: Path) -> None:
     add_module(other, "no_such_engine")
     site = next((other / "lib").glob("python*/site-packages"))
@@ -152,5 +161,6 @@ def test_every_kind_has_an_environment_that_holds_what_it_needs() -> None:
     for kind in kinds().values():
         if kind.environment is not None and kind.target.startswith("awqbench."):
             assert kind.environment in found, kind.name
-            assert set(kind.modules) <= set(found[kind.environment].modules), kind.name
+            has = set(found[kind.environment].modules)
+            assert all(has & set(module.split("|")) for module in kind.modules), kind.name
             assert kind.name in found[kind.environment].kinds
