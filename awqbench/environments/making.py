@@ -199,8 +199,8 @@ def _is_made(todo: Plan, variant: str | None) -> bool:
     made = read_marker(todo.folder)
     if made is None or not os.access(python_in(todo.folder), os.X_OK):
         return False
-    recipe = todo.recipe if variant else todo.definition.recipes.get(made.variant)
-    return recipe is not None and made.variant == recipe.variant and made.digest == recipe.digest
+    recipe = todo.definition.recipe_of(made.variant, made.digest)
+    return recipe is not None and recipe.digest == made.digest and (variant is None or recipe == todo.recipe)
 
 
 def _base(python: str | None) -> str:
