@@ -253,3 +253,6 @@ class Verdict(Model):
     candidates: dict[str, VerdictName] = Field(default_factory=dict)
     rules: list[RuleResult] = Field(default_factory=list)
     invalid: list[str] = Field(default_factory=list, description="cells that failed or were invalid, one line each")
+    unjudged: list[str] = Field(
+        default_factory=list, description="limits that could not be judged: an engine is missing or cannot measure them"
+    )
