@@ -88,6 +88,10 @@ def test_where_torch_has_its_cpu_builds(playground: Playground, monkeypatch: pyt
     monkeypatch.setattr(creating, "steps", lambda *_: [fails])
     with pytest.raises(environments.InstallFailed, match=r"PIP_EXTRA_INDEX_URL=https://download\.pytorch\.org/whl/cpu"):
         environments.create("e")
+    fails = creating.Step("e", ("sh", "-c", "echo Processing torch-2.13.0+cpu-cp311.whl; exit 1"))
+    with pytest.raises(environments.InstallFailed) as caught:
+        environments.create("e")
+    assert "PIP_EXTRA_INDEX_URL" not in str(caught.value)
 
 
 def test_an_outdated_one_is_made_anew(playground: Playground, forged: Any, without_pip: None) -> None:
