@@ -60,6 +60,11 @@ class Definition:
             variant = ANY if ANY in self.recipes else machine_variant()
         return self.recipes[variant]
 
+    def recipe_of(self, variant: str, digest: str) -> Recipe | None:
+        """The recipe that something was made with: its variant's, or an equal one where that variant is no more."""
+        equal = (recipe for recipe in self.recipes.values() if recipe.digest == digest)
+        return self.recipes.get(variant) or next(equal, None)
+
 
 def definitions(folder: Path | None = None) -> dict[str, Definition]:
     """All environments by name, in the order of environments.toml."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -189,7 +190,7 @@ def _run(step: Step, log: IO[str], held: int, name: str, watch: Watch) -> None:
             process.stdout.close()
     if status != 0:
         message = f"cannot make the environment {name}: {step.title}: exit status {status} (all of it: {log.name})"
-        if any("+cpu" in line for line in tail):
+        if any(re.search(r"torch==\S*\+cpu", line) for line in tail):
             message += f"; CPU builds of torch have an index of their own: {CPU_INDEX}"
         raise InstallFailed(message, list(tail))
 
@@ -199,8 +200,8 @@ def _is_made(todo: Plan, variant: str | None) -> bool:
     made = read_marker(todo.folder)
     if made is None or not os.access(python_in(todo.folder), os.X_OK):
         return False
-    recipe = todo.recipe if variant else todo.definition.recipes.get(made.variant)
-    return recipe is not None and made.variant == recipe.variant and made.digest == recipe.digest
+    recipe = todo.definition.recipe_of(made.variant, made.digest)
+    return recipe is not None and recipe.digest == made.digest and (variant is None or recipe == todo.recipe)
 
 
 def _base(python: str | None) -> str:

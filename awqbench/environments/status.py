@@ -99,7 +99,7 @@ def _state(found: Definition) -> State:
     made = read_marker(folder)
     if made is None:
         return State(found, found.recipe(), folder, "incomplete", note="making it was interrupted")
-    recipe = found.recipes.get(made.variant)
+    recipe = found.recipe_of(made.variant, made.digest)
     if not os.access(python_in(folder), os.X_OK):
         return State(found, recipe or found.recipe(), folder, "incomplete", made, "the Python it was made with is gone")
     if recipe is None or recipe.digest != made.digest:

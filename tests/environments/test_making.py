@@ -16,6 +16,7 @@ import pytest
 from awqbench import environments
 from awqbench.environments import making as creating
 from awqbench.environments import places
+from awqbench.environments.catalog import machine_variant
 from awqbench.errors import UserError
 
 from .conftest import Playground
@@ -87,6 +88,10 @@ def test_where_torch_has_its_cpu_builds(playground: Playground, monkeypatch: pyt
     monkeypatch.setattr(creating, "steps", lambda *_: [fails])
     with pytest.raises(environments.InstallFailed, match=r"PIP_EXTRA_INDEX_URL=https://download\.pytorch\.org/whl/cpu"):
         environments.create("e")
+    fails = creating.Step("e", ("sh", "-c", "echo Processing torch-2.13.0+cpu-cp311.whl; exit 1"))
+    with pytest.raises(environments.InstallFailed) as caught:
+        environments.create("e")
+    assert "PIP_EXTRA_INDEX_URL" not in str(caught.value)
 
 
 def test_an_outdated_one_is_made_anew(playground: Playground, forged: Any, without_pip: None) -> None:
@@ -128,6 +133,18 @@ def test_an_interruption_ends_the_installer_and_brings_the_old_one_back(
     assert (folder / "kept").exists()
     assert environments.state("e").status == "ready"
     assert places.locked_by("e") is None
+
+
+def test_a_variant_that_is_asked_for_replaces_another(playground: Playground, forged: Any, without_pip: None) -> None:
+    playground.define("e", more="[e.cpu]\n[e.cuda]\nremove = ['x']")
+    forged("e")
+    here, other = ("cuda", "cpu") if machine_variant() == "cuda" else ("cpu", "cuda")
+    assert environments.create("e", variant=here, watch=lambda step, line: pytest.fail(step)).recipe.variant == here
+    assert environments.create("e", variant=other).recipe.variant == other
+    # Whatever this machine is, the choice stays; and an equal recipe under another name is no change.
+    assert environments.create("e", watch=lambda step, line: pytest.fail(step)).recipe.variant == other
+    playground.define("e", more="remove = ['x']" if other == "cuda" else "")
+    assert environments.state("e").status == "ready"
 
 
 def test_what_a_kill_leaves_is_incomplete_and_replaced(playground: Playground, without_pip: None) -> None:
