@@ -25,7 +25,10 @@ def print_run(run: Run) -> None:
         print_comparison(run.comparison)
     for row in run.comparison.parity if run.comparison else []:
         if row.status != "within":
-            console.print(f"engine parity {row.status}: {', '.join(row.backends)}: {row.reason}", style="yellow")
+            line = f"engine parity {row.status}: {', '.join(row.backends)}: {row.reason}"
+            console.print(line, style="yellow", markup=False, soft_wrap=True)
+        for warning in row.warnings:
+            console.print(f"{', '.join(row.backends)}: {warning}", style="yellow", markup=False, soft_wrap=True)
     for cell in run.cells:
         if cell.result.status != "ok":
             reason = f"{cell.result.status} {cell.result.backend}/{cell.result.suite}: {cell.result.reason}"

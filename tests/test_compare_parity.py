@@ -51,8 +51,6 @@ def test_an_engine_that_agrees() -> None:
         ({"parity/t@64/prefill/kl-top100-lower-bound": 0.5}, "mean KL is at least 0.5 nats"),
         ({"parity/t@64/prefill/top1-disagreement": 0.2}, "another top token at 20.0% of positions"),
         ({"parity/t@64/prefill/logprob-error": 0.2}, "log-probabilities are off by 0.2 nats (bound 0.141)"),
-        ({"parity/same-tokens": 0.9}, "its tokenizer splits 10% of the texts otherwise"),
-        ({"parity/same-bos": 0.0}, "begins a text otherwise (BOS)"),
     ],
 )
 def test_what_is_out_of_bounds_is_named(figures: dict[str, float], said: str) -> None:
@@ -60,6 +58,15 @@ def test_what_is_out_of_bounds_is_named(figures: dict[str, float], said: str) ->
     assert found.status == "outside"
     assert said in found.reason
     assert parity_notes([found]) == [f"vllm, vllm-rtn: engine parity outside: {found.reason}"]
+
+
+def test_another_tokenizer_touches_no_figure_and_is_told() -> None:
+    found = row({"parity/t@64/prefill/kl": 0.001, "parity/same-tokens": 0.9, "parity/same-bos": 0.0})
+    assert found.status == "within"
+    tokens, begin = found.warnings
+    assert "splits 10.0% of the texts otherwise" in tokens
+    assert "(BOS)" in begin
+    assert parity_notes([found]) == [f"vllm, vllm-rtn: {tokens}", f"vllm, vllm-rtn: {begin}"]
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped", "not_applicable"])

@@ -97,8 +97,7 @@ def _environment(kind: Kind, absent: list[str]) -> Interpreter:
 
 
 def _interpreter(kind: Kind, path: str, answer: Answer, origin: Literal["core", "environment", "given"]) -> Interpreter:
-    names = kind.distributions or tuple(
-        name for module in _alternatives(kind) for name in answer.provides.get(module, ())
-    )
+    own = (alternative for module in kind.modules for alternative in module.split("|"))
+    names = kind.distributions or tuple(name for module in own for name in answer.provides.get(module, ()))
     versions = {name: found for name in names if (found := answer.packages.get(normalized(name)))}
     return Interpreter(path, versions, origin)
