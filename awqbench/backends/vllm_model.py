@@ -1,4 +1,4 @@
-"""What is asked of the model inside vLLM's workers. Functions here run there: each takes the module, returns numbers."""
+"""What is asked of the model inside vLLM's workers. Functions here run there: a module goes in, numbers come out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def inspect(model: Any) -> dict[str, Any]:
-    """`kernel`: what multiplies, counted; `weight_bytes`: of this worker's share, None where a kernel hides its copy."""
+    """`kernel`: what multiplies, counted; `weight_bytes` of this worker's share, None where a kernel hides its copy."""
     counts: Counter[str] = Counter()
     hidden = False
     for module in model.modules():

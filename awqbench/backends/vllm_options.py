@@ -1,4 +1,4 @@
-"""From a spec to vLLM's arguments, and what is refused before anything is loaded. Needs no vLLM but where it says so."""
+"""From a spec to vLLM's arguments, and what is refused before anything is loaded."""
 
 from __future__ import annotations
 
