@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 from awqbench.backends import openai_prompt as prompt_side
 from awqbench.backends.base import Scored, TopK
 from awqbench.backends.openai_dialect import PROBE, Dialect, largest
-from awqbench.backends.openai_http import events
 from awqbench.backends.openai_prompt import Asking
-from awqbench.backends.openai_timing import Stream, token_times
+from awqbench.backends.openai_timing import Stream
 from awqbench.backends.openai_wire import (
     array,
     best,
@@ -207,24 +205,15 @@ class Completions(Dialect):
         ):
             self._stream_fields = fields
             name = f"stream with {', '.join(fields) or 'nothing else'}"
-            try:
-                token_times(list(self.stream(PROBE, 4)), 4)
-            except InvalidMeasurement as error:
-                self.answers[name] = str(error)
-                continue
-            self.answers[name] = "yes"
-            self.capabilities.append("time")
-            return
+            if self.streams(name):
+                self.capabilities.append("time")
+                return
 
     def stream(self, prompt: list[int], new_tokens: int) -> Stream:
         """See `Dialect.stream`. Tokens are counted by ids, else by usage, else checked against the usage at the end."""
-        deadline = time.monotonic() + self.client.settings.timeout_s
         body = self.body(prompt, **_GREEDY, max_tokens=new_tokens, stream=True, **self._stream_fields)
-        response = self.client.open("POST", _PATH, body, deadline)
-        if response.status != 200:
-            raise self.client.refusal(self.client.finish(_PATH, response, deadline))
         seen, guessed, total = 0, False, None
-        for stamp, event in events(self.client, _PATH, response, deadline):
+        for stamp, event in self.begin(_PATH, body):
             usage = event.get("usage")
             if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
                 total = usage["completion_tokens"]

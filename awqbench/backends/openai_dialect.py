@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from awqbench.backends.base import Capability, FloatArray, Scored, TopK
-from awqbench.backends.openai_http import Client
-from awqbench.backends.openai_timing import Stream
+from awqbench.backends.openai_http import BROKEN, Client, events
+from awqbench.backends.openai_timing import Stream, token_times
 from awqbench.errors import InvalidMeasurement, NotApplicable
 
 # Ids that every vocabulary has; nothing is read off what they mean.
@@ -69,6 +70,28 @@ class Dialect:
     def body(self, prompt: list[int], **fields: Any) -> dict[str, Any]:
         """A request: the user's further fields, overruled by those that the measurement rests on."""
         return {**self.client.settings.extra_body, "model": self.model, "prompt": prompt, **fields}
+
+    def begin(self, path: str, body: dict[str, Any]) -> Iterator[tuple[float, Any]]:
+        """Send a request that is answered by a stream of events, once; it is not repeated, since it is timed."""
+        deadline = time.monotonic() + self.client.settings.timeout_s
+        try:
+            response = self.client.open("POST", path, body, deadline)
+        except BROKEN as error:
+            raise InvalidMeasurement(f"{self.client.url(path)}: the connection broke ({error!r})") from error
+        if response.status != 200:
+            raise self.client.refusal(self.client.finish(path, response, deadline))
+        return events(self.client, path, response, deadline)
+
+    def streams(self, question: str) -> bool:
+        """Whether the tokens of a short stream can be counted; the answer to `question` says why not."""
+        self.client.close()  # a connection that was idle may be about to end
+        try:
+            token_times(list(self.stream(PROBE, 4)), 4)
+        except InvalidMeasurement as error:
+            self.answers[question] = str(error)
+            return False
+        self.answers[question] = "yes"
+        return True
 
     def ask(self, question: str, path: str, body: dict[str, Any], read: Any) -> Any:
         """What `read` makes of the answer; None where the server declines or answers something else.

@@ -110,6 +110,17 @@ def test_nobody_listens():
         client.get("/models")
 
 
+def test_a_server_that_goes_away_costs_its_cell_alone(double):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        gone = Client(read_settings({"base_url": double.url}, unquantized=False))
+        assert gone.get("/models").ok
+        gone.close()
+        gone._port = other.getsockname()[1]
+        with pytest.raises(InvalidMeasurement, match="the server is gone: connection refused"):
+            gone.get("/models")
+
+
 def test_proxies_are_not_asked_for_this_machine(client, double, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     again = Client(client.settings)
