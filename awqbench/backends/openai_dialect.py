@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from awqbench.backends.base import Capability, FloatArray, Scored, TopK
-from awqbench.backends.openai_http import BROKEN, Client, events
+from awqbench.backends.openai_http import TROUBLE, Client, events
 from awqbench.backends.openai_timing import Stream, token_times
 from awqbench.errors import InvalidMeasurement, NotApplicable
 
@@ -76,7 +76,7 @@ class Dialect:
         deadline = time.monotonic() + self.client.settings.timeout_s
         try:
             response = self.client.open("POST", path, body, deadline)
-        except BROKEN as error:
+        except TROUBLE as error:
             raise InvalidMeasurement(f"{self.client.url(path)}: the connection broke ({error!r})") from error
         if response.status != 200:
             raise self.client.refusal(self.client.finish(path, response, deadline))

@@ -26,6 +26,8 @@ _LARGEST_REPLY = 1 << 30
 _LONGEST_PAUSE = 20.0
 # What a connection may end in between two requests, or before an answer has begun.
 BROKEN = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, http.client.BadStatusLine)
+# What else may go wrong on a line, and is no better the second time: answers that are no HTTP among it.
+TROUBLE = (OSError, http.client.HTTPException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,9 @@ class Client:
                         f"{self.url(path)}: the connection broke {self.settings.retries + 1} times ({error!r})"
                     ) from error
                 wait = 0.0 if tries_left == self.settings.retries else pause  # most likely it was idle for too long
+            except TROUBLE as error:
+                self.close()
+                raise InvalidMeasurement(f"{self.url(path)}: {error!r}") from error
             else:
                 if reply.status not in BUSY or not tries_left:
                     return reply
@@ -314,7 +319,7 @@ def events(
             yield now, event
     except TimeoutError:
         raise InvalidMeasurement(f"{where}: the stream stood still until its deadline") from None
-    except (*BROKEN, http.client.IncompleteRead) as error:
+    except TROUBLE as error:
         raise InvalidMeasurement(f"{where}: the stream broke off ({error!r})") from error
     finally:
         if not response.isclosed():

@@ -154,6 +154,26 @@ def test_an_answer_that_breaks_off(client, double):
         client.demand("/x", {})
 
 
+def test_what_is_no_http():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def answer():
+            for _ in range(2):
+                with server.accept()[0] as connection:
+                    connection.recv(1000)
+                    connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        client = Client(read_settings({"base_url": url, "retries": 1}, unquantized=False))
+        with pytest.raises(InvalidMeasurement, match=r"the connection broke 2 times .BadStatusLine"):
+            client.get("/models")
+        thread.join()
+
+
 def stream(client, double, data):
     double.routes["/v1/x"] = lambda body: (200, data)
     deadline = time.monotonic() + 20
