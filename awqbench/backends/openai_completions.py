@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from awqbench.backends import openai_prompt as prompt_side
 from awqbench.backends.base import Scored, TopK
-from awqbench.backends.openai_dialect import PROBE, Dialect, largest
+from awqbench.backends.openai_dialect import PROBE, Dialect
 from awqbench.backends.openai_prompt import Asking
 from awqbench.backends.openai_timing import Stream
 from awqbench.backends.openai_wire import (
@@ -90,7 +91,7 @@ class Completions(Dialect):
                 continue
             self._asking = asking
             self.capabilities += ["score", "topk-logprobs"]
-            self.topk = largest(lambda k: self._accepts(asking, k), self._cap())  # noqa: B023  # called here and now
+            self.topk = self.largest(partial(self._accepts, asking), self._cap(), asking.name)
             self.told |= {"topk_path": "prefill", "score_path": "prefill", "logprobs_by": asking.name}
             if self.max_positions is not None and self.client.settings.max_positions is None:
                 self.max_positions -= 1  # the token that is generated with a prompt takes a position
@@ -103,9 +104,9 @@ class Completions(Dialect):
     def _detect_next_token(self) -> None:
         def accepts(k: int) -> bool:
             body = self.body(PROBE, **_RAW, logprobs=k)
-            return self.ask(f"logprobs {k}", _PATH, body, lambda answer: _next_token(answer, k)) is not None
+            return self.ask(f"logprobs, k {k}", _PATH, body, lambda answer: _next_token(answer, k)) is not None
 
-        if k := largest(accepts, self._cap()):
+        if k := self.largest(accepts, self._cap(), "logprobs"):
             self.capabilities.append("topk-logprobs")
             self.topk = k
             self.told |= {"topk_path": "decode", "logprobs_by": "logprobs of one generated token"}

@@ -71,6 +71,21 @@ class Dialect:
         """A request: the user's further fields, overruled by those that the measurement rests on."""
         return {**self.client.settings.extra_body, "model": self.model, "prompt": prompt, **fields}
 
+    def largest(self, accepts: Callable[[int], bool], cap: int, question: str) -> int:
+        """The largest k up to `cap` that `accepts`; 0 where not even 1 is.
+
+        `accepts(k)` asks "question, k"; of its answers those for 1, the largest k and the next one are kept.
+        """
+        if not accepts(1):
+            return 0
+        low, high = (cap, cap + 1) if accepts(cap) else (1, cap)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if accepts(middle) else (low, middle)
+        kept = {f"{question}, k {k}" for k in (1, low, low + 1)}
+        self.answers = {q: a for q, a in self.answers.items() if q in kept or not q.startswith(f"{question}, k ")}
+        return low
+
     def begin(self, path: str, body: dict[str, Any]) -> Iterator[tuple[float, Any]]:
         """Send a request that is answered by a stream of events, once; it is not repeated, since it is timed."""
         deadline = time.monotonic() + self.client.settings.timeout_s
@@ -111,16 +126,3 @@ class Dialect:
             return None
         self.answers[question] = "yes"
         return found
-
-
-def largest(accepts: Any, cap: int) -> int:
-    """The largest k up to `cap` that `accepts`; 0 where not even 1 is. What is accepted above a limit is not found."""
-    if not accepts(1):
-        return 0
-    if accepts(cap):
-        return cap
-    low, high = 1, cap
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if accepts(middle) else (low, middle)
-    return low

@@ -12,7 +12,7 @@ import numpy as np
 
 from awqbench.backends.base import Scored, TopK
 from awqbench.backends.openai_completions import Completions
-from awqbench.backends.openai_dialect import PROBE, largest
+from awqbench.backends.openai_dialect import PROBE
 from awqbench.backends.openai_timing import Stream
 from awqbench.backends.openai_wire import array, best, logprob, member, stack, token_id, token_ids
 from awqbench.errors import InvalidMeasurement
@@ -35,7 +35,7 @@ class SGLang(Completions):
         self._detect_tokenize()
         if self._accepts_top(1):
             self.capabilities += ["score", "topk-logprobs"]
-            self.topk = largest(self._accepts_top, self._cap())
+            self.topk = self.largest(self._accepts_top, self._cap(), "top_logprobs_num")
             self.told |= {"topk_path": "prefill", "score_path": "prefill", "logprobs_by": "/generate"}
         if self.ask("generation in token ids", _PATH, self._request(PROBE, 2), _output):
             self.capabilities.append("generate")
@@ -53,7 +53,7 @@ class SGLang(Completions):
 
     def _accepts_top(self, k: int) -> bool:
         body = self._scoring(PROBE, k)
-        return self.ask(f"top_logprobs_num {k}", _PATH, body, lambda answer: _rows(answer, PROBE, k)) is not None
+        return self.ask(f"top_logprobs_num, k {k}", _PATH, body, lambda answer: _rows(answer, PROBE, k)) is not None
 
     def score(self, ids: list[int], start: int) -> Scored:
         """See `Dialect.score`."""
