@@ -75,7 +75,8 @@ def tests(session: nox.Session) -> None:
         env["AWQBENCH_DATA"] = str(data)
     # Not `python -m pytest`: that puts the checkout on sys.path, where kernels/ would shadow a package of that name.
     # A file's tests share what its fixtures made, so files are what is dealt out.
-    session.run("pytest", "-n", "auto", "--dist", "loadfile", *session.posargs, env=env)
+    # What needs an engine's own environment has a session of its own.
+    session.run("pytest", "-m", "not engines", "-n", "auto", "--dist", "loadfile", *session.posargs, env=env)
 
 
 @nox.session

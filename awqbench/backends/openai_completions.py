@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from awqbench.backends import openai_prompt as prompt_side
 from awqbench.backends.base import Scored, TopK
-from awqbench.backends.openai_dialect import PROBE, Dialect, largest
-from awqbench.backends.openai_http import events
+from awqbench.backends.openai_dialect import PROBE, Dialect
 from awqbench.backends.openai_prompt import Asking
-from awqbench.backends.openai_timing import Stream, token_times
+from awqbench.backends.openai_timing import Stream
 from awqbench.backends.openai_wire import (
     array,
     best,
@@ -92,7 +91,7 @@ class Completions(Dialect):
                 continue
             self._asking = asking
             self.capabilities += ["score", "topk-logprobs"]
-            self.topk = largest(lambda k: self._accepts(asking, k), self._cap())  # noqa: B023  # called here and now
+            self.topk = self.largest(partial(self._accepts, asking), self._cap(), asking.name)
             self.told |= {"topk_path": "prefill", "score_path": "prefill", "logprobs_by": asking.name}
             if self.max_positions is not None and self.client.settings.max_positions is None:
                 self.max_positions -= 1  # the token that is generated with a prompt takes a position
@@ -105,9 +104,9 @@ class Completions(Dialect):
     def _detect_next_token(self) -> None:
         def accepts(k: int) -> bool:
             body = self.body(PROBE, **_RAW, logprobs=k)
-            return self.ask(f"logprobs {k}", _PATH, body, lambda answer: _next_token(answer, k)) is not None
+            return self.ask(f"logprobs, k {k}", _PATH, body, lambda answer: _next_token(answer, k)) is not None
 
-        if k := largest(accepts, self._cap()):
+        if k := self.largest(accepts, self._cap(), "logprobs"):
             self.capabilities.append("topk-logprobs")
             self.topk = k
             self.told |= {"topk_path": "decode", "logprobs_by": "logprobs of one generated token"}
@@ -207,24 +206,15 @@ class Completions(Dialect):
         ):
             self._stream_fields = fields
             name = f"stream with {', '.join(fields) or 'nothing else'}"
-            try:
-                token_times(list(self.stream(PROBE, 4)), 4)
-            except InvalidMeasurement as error:
-                self.answers[name] = str(error)
-                continue
-            self.answers[name] = "yes"
-            self.capabilities.append("time")
-            return
+            if self.streams(name):
+                self.capabilities.append("time")
+                return
 
     def stream(self, prompt: list[int], new_tokens: int) -> Stream:
         """See `Dialect.stream`. Tokens are counted by ids, else by usage, else checked against the usage at the end."""
-        deadline = time.monotonic() + self.client.settings.timeout_s
         body = self.body(prompt, **_GREEDY, max_tokens=new_tokens, stream=True, **self._stream_fields)
-        response = self.client.open("POST", _PATH, body, deadline)
-        if response.status != 200:
-            raise self.client.refusal(self.client.finish(_PATH, response, deadline))
         seen, guessed, total = 0, False, None
-        for stamp, event in events(self.client, _PATH, response, deadline):
+        for stamp, event in self.begin(_PATH, body):
             usage = event.get("usage")
             if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
                 total = usage["completion_tokens"]

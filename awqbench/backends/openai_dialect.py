@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from awqbench.backends.base import Capability, FloatArray, Scored, TopK
-from awqbench.backends.openai_http import Client
-from awqbench.backends.openai_timing import Stream
+from awqbench.backends.openai_http import TROUBLE, Client, events
+from awqbench.backends.openai_timing import Stream, token_times
 from awqbench.errors import InvalidMeasurement, NotApplicable
 
 # Ids that every vocabulary has; nothing is read off what they mean.
@@ -70,6 +71,43 @@ class Dialect:
         """A request: the user's further fields, overruled by those that the measurement rests on."""
         return {**self.client.settings.extra_body, "model": self.model, "prompt": prompt, **fields}
 
+    def largest(self, accepts: Callable[[int], bool], cap: int, question: str) -> int:
+        """The largest k up to `cap` that `accepts`; 0 where not even 1 is.
+
+        `accepts(k)` asks "question, k"; of its answers those for 1, the largest k and the next one are kept.
+        """
+        if not accepts(1):
+            return 0
+        low, high = (cap, cap + 1) if accepts(cap) else (1, cap)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if accepts(middle) else (low, middle)
+        kept = {f"{question}, k {k}" for k in (1, low, low + 1)}
+        self.answers = {q: a for q, a in self.answers.items() if q in kept or not q.startswith(f"{question}, k ")}
+        return low
+
+    def begin(self, path: str, body: dict[str, Any]) -> Iterator[tuple[float, Any]]:
+        """Send a request that is answered by a stream of events, once; it is not repeated, since it is timed."""
+        deadline = time.monotonic() + self.client.settings.timeout_s
+        try:
+            response = self.client.open("POST", path, body, deadline)
+        except TROUBLE as error:
+            raise InvalidMeasurement(f"{self.client.url(path)}: the connection broke ({error!r})") from error
+        if response.status != 200:
+            raise self.client.refusal(self.client.finish(path, response, deadline))
+        return events(self.client, path, response, deadline)
+
+    def streams(self, question: str) -> bool:
+        """Whether the tokens of a short stream can be counted; the answer to `question` says why not."""
+        self.client.close()  # a connection that was idle may be about to end
+        try:
+            token_times(list(self.stream(PROBE, 4)), 4)
+        except InvalidMeasurement as error:
+            self.answers[question] = str(error)
+            return False
+        self.answers[question] = "yes"
+        return True
+
     def ask(self, question: str, path: str, body: dict[str, Any], read: Any) -> Any:
         """What `read` makes of the answer; None where the server declines or answers something else.
 
@@ -88,16 +126,3 @@ class Dialect:
             return None
         self.answers[question] = "yes"
         return found
-
-
-def largest(accepts: Any, cap: int) -> int:
-    """The largest k up to `cap` that `accepts`; 0 where not even 1 is. What is accepted above a limit is not found."""
-    if not accepts(1):
-        return 0
-    if accepts(cap):
-        return cap
-    low, high = 1, cap
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if accepts(middle) else (low, middle)
-    return low

@@ -25,7 +25,9 @@ _PIECE = 1 << 16
 _LARGEST_REPLY = 1 << 30
 _LONGEST_PAUSE = 20.0
 # What a connection may end in between two requests, or before an answer has begun.
-_BROKEN = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, http.client.BadStatusLine)
+BROKEN = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, http.client.BadStatusLine)
+# What else may go wrong on a line, and is no better the second time: answers that are no HTTP among it.
+TROUBLE = (OSError, http.client.HTTPException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Client:
         self._thread = threading.local()
         self._all: set[http.client.HTTPConnection] = set()
         self._guard = threading.Lock()
+        self._reached = False
         address = settings.address
         self.origin = f"{address.scheme}://{address.netloc}"
         self.prefix, self.root = address.path, address.path.removesuffix("/v1")
@@ -125,13 +128,16 @@ class Client:
         for tries_left in range(self.settings.retries, -1, -1):
             try:
                 reply = self._once(method, path, body, deadline)
-            except _BROKEN as error:
+            except BROKEN as error:
                 self.close()
                 if not tries_left:
                     raise InvalidMeasurement(
                         f"{self.url(path)}: the connection broke {self.settings.retries + 1} times ({error!r})"
                     ) from error
                 wait = 0.0 if tries_left == self.settings.retries else pause  # most likely it was idle for too long
+            except TROUBLE as error:
+                self.close()
+                raise InvalidMeasurement(f"{self.url(path)}: {error!r}") from error
             else:
                 if reply.status not in BUSY or not tries_left:
                     return reply
@@ -188,29 +194,39 @@ class Client:
             raise self._late(path) from None
 
     def connect(self, path: str = "") -> http.client.HTTPConnection:
-        """This thread's connection, opened where it is not. Raises UserError where nobody answers."""
+        """This thread's connection, opened where it is not.
+
+        Raises UserError where nobody answers, InvalidMeasurement where nobody answers any more.
+        """
         connection: http.client.HTTPConnection | None = getattr(self._thread, "connection", None)
         if connection is not None and connection.sock is not None:
             return connection
         connection = self._new()
         try:
             connection.connect()
-        except ConnectionRefusedError:
-            raise UserError(f"{self.url(path)}: connection refused (is the server running, on this port?)") from None
-        except ssl.SSLError as error:
-            raise UserError(
-                f"{self.url(path)}: no secure connection ({error}) (http:// instead of https://?)"
-            ) from None
-        except socket.gaierror as error:
-            raise UserError(f"{self.url(path)}: no such host ({error.strerror}) (check options.base_url)") from None
         except OSError as error:
-            raise UserError(f"{self.url(path)}: no connection ({error}) (check options.base_url)") from None
+            raise self._unreachable(path, error) from None
+        self._reached = True
         # A request is one small packet: waiting to fill it costs 40 ms.
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._thread.connection = connection
         with self._guard:
             self._all.add(connection)
         return connection
+
+    def _unreachable(self, path: str, error: OSError) -> AwqbenchError:
+        """Why there is no connection: for the user to mend at first, a lost measurement once the server was there."""
+        if isinstance(error, ConnectionRefusedError):
+            told = "connection refused (is the server running, on this port?)"
+        elif isinstance(error, ssl.SSLError):
+            told = f"no secure connection ({error}) (is it http://?)"
+        elif isinstance(error, socket.gaierror):
+            told = f"no such host ({error.strerror}) (check options.base_url)"
+        else:
+            told = f"no connection ({error}) (check options.base_url)"
+        if self._reached:
+            return InvalidMeasurement(f"{self.url(path)}: the server is gone: {told}")
+        return UserError(f"{self.url(path)}: {told}")
 
     def _new(self) -> http.client.HTTPConnection:
         host, port = (self._proxy or (self._host, self._port))[:2]
@@ -303,7 +319,7 @@ def events(
             yield now, event
     except TimeoutError:
         raise InvalidMeasurement(f"{where}: the stream stood still until its deadline") from None
-    except (*_BROKEN, http.client.IncompleteRead) as error:
+    except TROUBLE as error:
         raise InvalidMeasurement(f"{where}: the stream broke off ({error!r})") from error
     finally:
         if not response.isclosed():

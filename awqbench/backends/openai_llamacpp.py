@@ -8,7 +8,6 @@ without probabilities; the whole distribution is asked for in its place, under a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +15,7 @@ import numpy as np
 
 from awqbench.backends.base import FloatArray, Scored, TopK
 from awqbench.backends.openai_dialect import PROBE, Dialect
-from awqbench.backends.openai_http import events
-from awqbench.backends.openai_timing import Stream, token_times
+from awqbench.backends.openai_timing import Stream
 from awqbench.backends.openai_wire import array, best, logprob, member, stack, token_id, token_ids, wrong
 from awqbench.errors import InvalidMeasurement, NotApplicable
 
@@ -157,26 +155,17 @@ class LlamaCpp(Dialect):
         return self.body(prompt, **_GREEDY, n_predict=new_tokens, return_tokens=True, cache_prompt=True)
 
     def _detect_stream(self) -> None:
-        try:
-            token_times(list(self.stream(PROBE, 4)), 4)
-        except InvalidMeasurement as error:
-            self.answers["stream"] = str(error)
-        else:
-            self.answers["stream"] = "yes"
+        if self.streams("stream"):
             self.capabilities.append("time")
             self.told["timed_tokens"] = "the same text token forced at every step: each is an event of its own"
 
     def stream(self, prompt: list[int], new_tokens: int) -> Stream:
         """See `Dialect.stream`. Half a character would be held back, so a token that is text is forced."""
-        deadline = time.monotonic() + self.client.settings.timeout_s
         body = self.body(
             prompt, **_GREEDY, n_predict=new_tokens, stream=True, cache_prompt=False, return_tokens=True,
             ignore_eos=True, logit_bias=[[self._text_token, _FORCED]],
         )  # fmt: skip
-        response = self.client.open("POST", _PATH, body, deadline)
-        if response.status != 200:
-            raise self.client.refusal(self.client.finish(_PATH, response, deadline))
-        for stamp, event in events(self.client, _PATH, response, deadline):
+        for stamp, event in self.begin(_PATH, body):
             yield stamp, len(token_ids(member(event, "tokens", "event"), "tokens"))
 
     @staticmethod

@@ -5,7 +5,6 @@ Written after its documentation and its client's source; the tests know it as a 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -13,9 +12,8 @@ import numpy as np
 
 from awqbench.backends.base import Scored, TopK
 from awqbench.backends.openai_completions import Completions
-from awqbench.backends.openai_dialect import PROBE, largest
-from awqbench.backends.openai_http import events
-from awqbench.backends.openai_timing import Stream, token_times
+from awqbench.backends.openai_dialect import PROBE
+from awqbench.backends.openai_timing import Stream
 from awqbench.backends.openai_wire import array, best, logprob, member, stack, token_id, token_ids
 from awqbench.errors import InvalidMeasurement
 
@@ -37,16 +35,11 @@ class SGLang(Completions):
         self._detect_tokenize()
         if self._accepts_top(1):
             self.capabilities += ["score", "topk-logprobs"]
-            self.topk = largest(self._accepts_top, self._cap())
+            self.topk = self.largest(self._accepts_top, self._cap(), "top_logprobs_num")
             self.told |= {"topk_path": "prefill", "score_path": "prefill", "logprobs_by": "/generate"}
         if self.ask("generation in token ids", _PATH, self._request(PROBE, 2), _output):
             self.capabilities.append("generate")
-        try:
-            token_times(list(self.stream(PROBE, 4)), 4)
-        except InvalidMeasurement as error:
-            self.answers["stream"] = str(error)
-        else:
-            self.answers["stream"] = "yes"
+        if self.streams("stream"):
             self.capabilities.append("time")
 
     def _request(
@@ -60,7 +53,7 @@ class SGLang(Completions):
 
     def _accepts_top(self, k: int) -> bool:
         body = self._scoring(PROBE, k)
-        return self.ask(f"top_logprobs_num {k}", _PATH, body, lambda answer: _rows(answer, PROBE, k)) is not None
+        return self.ask(f"top_logprobs_num, k {k}", _PATH, body, lambda answer: _rows(answer, PROBE, k)) is not None
 
     def score(self, ids: list[int], start: int) -> Scored:
         """See `Dialect.score`."""
@@ -83,12 +76,8 @@ class SGLang(Completions):
 
     def stream(self, prompt: list[int], new_tokens: int) -> Stream:
         """See `Dialect.stream`. The answer's meta_info counts its tokens so far."""
-        deadline = time.monotonic() + self.client.settings.timeout_s
-        response = self.client.open("POST", _PATH, self._request(prompt, new_tokens, stream=True), deadline)
-        if response.status != 200:
-            raise self.client.refusal(self.client.finish(_PATH, response, deadline))
         seen = 0
-        for stamp, event in events(self.client, _PATH, response, deadline):
+        for stamp, event in self.begin(_PATH, self._request(prompt, new_tokens, stream=True)):
             total = member(member(event, "meta_info", "event"), "completion_tokens", "meta_info")
             if not isinstance(total, int) or total < seen:
                 raise InvalidMeasurement(f"the server's meta_info.completion_tokens is {total!r} after {seen}")

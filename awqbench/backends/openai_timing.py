@@ -28,25 +28,24 @@ def time_batch(
     Step i is over when every stream has its token i, which is how a batch inside one process is timed too. Raises
     InvalidMeasurement where a stream brings fewer tokens, or so many at once that their gaps cannot be told.
     """
-    together = threading.Barrier(len(prompts) + 1)
+    together = threading.Barrier(len(prompts))
 
-    def one(prompt: list[int]) -> list[float]:
+    def one(prompt: list[int]) -> tuple[float, list[float]]:
         try:
             client.close()  # a connection that the server is about to drop must not be the one that is timed
             client.connect()
         finally:
             together.wait()
         try:
-            return token_times(list(stream(prompt, new_tokens)), new_tokens)
+            begun = time.perf_counter()
+            return begun, token_times(list(stream(prompt, new_tokens)), new_tokens)
         finally:
             client.close()
 
     with ThreadPoolExecutor(len(prompts)) as pool:
-        running = [pool.submit(one, prompt) for prompt in prompts]
-        together.wait()
-        begun = time.perf_counter()
-        times = [future.result() for future in running]
-    steps = [max(column) for column in zip(*times, strict=True)]
+        found = list(pool.map(one, prompts))
+    begun = min(start for start, _ in found)
+    steps = [max(column) for column in zip(*(times for _, times in found), strict=True)]
     return Timing(steps[0] - begun, [after - before for before, after in pairwise(steps)])
 
 

@@ -70,7 +70,10 @@ def test_the_largest_k_is_found_by_asking(backend, double):
     double.features = VLLM
     for most, cap, expected in ((1, 1000, 1), (5, 1000, 5), (49, 1000, 49), (500, 30, 30)):
         double.most = most
-        assert backend(double.url, topk=cap).found["topk"] == expected
+        told = backend(double.url, topk=cap).found
+        assert told["topk"] == expected
+        asked = {q: a for q, a in told["server"]["asked"].items() if q.startswith("prompt_logprobs, k ")}
+        assert set(asked) <= {f"prompt_logprobs, k {k}" for k in (1, expected, expected + 1)}
 
 
 def test_echo_with_ids(backend, double):
@@ -100,7 +103,7 @@ def test_tokens_named_by_text_are_no_ids(backend, tokenizing):
     told = backend(double.url).found
     assert set(told["capabilities"]) == {"tokenize", "generate"}
     assert told["generated_ids_by"] == "tokenize"
-    assert "text does not say which token it is" in told["server"]["asked"]["logprobs 1"]
+    assert "text does not say which token it is" in told["server"]["asked"]["logprobs, k 1"]
 
 
 def test_tensorrt_llm_gives_ids_in_the_place_of_text(backend, double):

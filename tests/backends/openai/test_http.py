@@ -110,6 +110,17 @@ def test_nobody_listens():
         client.get("/models")
 
 
+def test_a_server_that_goes_away_costs_its_cell_alone(double):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        gone = Client(read_settings({"base_url": double.url}, unquantized=False))
+        assert gone.get("/models").ok
+        gone.close()
+        gone._port = other.getsockname()[1]
+        with pytest.raises(InvalidMeasurement, match="the server is gone: connection refused"):
+            gone.get("/models")
+
+
 def test_proxies_are_not_asked_for_this_machine(client, double, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     again = Client(client.settings)
@@ -141,6 +152,26 @@ def test_an_answer_that_breaks_off(client, double):
     double.routes["/v1/x"] = lambda body: (200, {"a": 1})
     with pytest.raises(InvalidMeasurement, match="the connection broke 4 times"):
         client.demand("/x", {})
+
+
+def test_what_is_no_http():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def answer():
+            for _ in range(2):
+                with server.accept()[0] as connection:
+                    connection.recv(1000)
+                    connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        client = Client(read_settings({"base_url": url, "retries": 1}, unquantized=False))
+        with pytest.raises(InvalidMeasurement, match=r"the connection broke 2 times .BadStatusLine"):
+            client.get("/models")
+        thread.join()
 
 
 def stream(client, double, data):

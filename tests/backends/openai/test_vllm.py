@@ -16,8 +16,8 @@ from awqbench.environments import create_command, interpreter_of
 from awqbench.errors import NotApplicable
 
 pytestmark = [pytest.mark.engines, pytest.mark.demo, pytest.mark.timeout(900)]
-# float32 in both engines, other summation orders: seen 2.9e-5 at most (tests print what they see).
-NATS = 2e-3
+# float32 in both engines, other summation orders: seen 4.2e-5 at most over 76 positions and 100 tokens each.
+NATS = 5e-4
 TEXT = (
     "The lighthouse stood at the end of the pier, where the old ferry used to land. Every evening at six the keeper "
     "climbed its 112 steps, lit the lamp and wrote the weather into a book: wind from the west, rain before midnight, "
