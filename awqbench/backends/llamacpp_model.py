@@ -153,7 +153,8 @@ class Context:
         functions = self.functions = model.functions
         params = functions.llama_context_default_params()
         params.n_ctx = shape.length if shape.unified else shape.length * shape.sequences
-        self.batch_tokens = min(settings.batch_tokens, params.n_ctx)
+        # llama.cpp aborts the process where a pass cannot hold a token of every sequence.
+        self.batch_tokens = min(max(settings.batch_tokens, shape.sequences), params.n_ctx)
         params.n_batch = params.n_ubatch = self.batch_tokens
         params.n_seq_max = shape.sequences
         params.n_threads = params.n_threads_batch = settings.threads

@@ -111,7 +111,7 @@ def describe(model: Model, options: Options) -> dict[str, Any]:
         "parameters": model.parameters,
         "weight_buffers_mib": model.buffers,
         "gpu_layers": options.gpu_layers,
-        "flash_attention": options.flash_attention,
+        "flash_attention": model.log.flash_attention() or options.flash_attention,
         "kv_type": options.kv_type,
         "batch_tokens": options.batch_tokens,
         "threads": options.threads,
