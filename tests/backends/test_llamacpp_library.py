@@ -35,7 +35,9 @@ def test_eight_bytes_more_or_less_are_noticed_wherever_they_are(offset):
 
 def test_no_provider(monkeypatch):
     monkeypatch.setattr(llamacpp_library, "find_spec", lambda name: None)
-    with pytest.raises(BackendUnavailable, match="no xllamacpp and no llama-cpp-python.: awqbench env create llamacpp"):
+    with pytest.raises(
+        BackendUnavailable, match=r"no xllamacpp and no llama-cpp-python.: awqbench env create llamacpp"
+    ):
         open_library()
     with pytest.raises(BackendUnavailable, match="no llama-cpp-python"):
         open_library("llama-cpp-python")
@@ -79,7 +81,7 @@ def test_system_info():
 def test_the_log_keeps_reasons_and_prints_warnings_only(capsys):
     log = Log()
     for level, text in (
-        (1, "chatter\n"), (2, "load_tensors:   CPU_Mapped model buffer size =    86.50 MiB\n"), (2, "..."), (5, "...\n"),
+        (1, "chatter\n"), (2, "load:   CPU_Mapped model buffer size =    86.50 MiB\n"), (2, "..."), (5, "...\n"),
         (2, "size = 1 MiB (512 cells, 30 layers), K (f16):    5.62 MiB, V (q8_0):    5.62 MiB\n"),
         (3, "careful\n"), (4, "load: no such "), (5, "thing\n"), (4, "load: later\n"), (2, "Flash Attention enabled\n"),
     ):  # fmt: skip
