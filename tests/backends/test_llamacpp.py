@@ -14,7 +14,7 @@ from awqbench.formats.gguf.export import export_gguf
 
 pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: llama.cpp cannot be run")
 # float32 everywhere: what remains is the order of the sums.
-EXACT = {"kv_type": "f32", "flash_attention": "off"}
+EXACT = {"kv_type": "f32"}
 TOLERANCE = 2e-4
 
 
@@ -251,6 +251,7 @@ def test_what_does_not_fit_the_context(files, start):
     [
         ({"kv_type": "int3"}, "cpu", "unknown kv_type 'int3'"),
         ({"flash_attention": "maybe"}, "cpu", "unknown flash_attention 'maybe' .allowed: auto, off, on"),
+        ({"kv_type": "f32", "flash_attention": "on"}, "cpu", "kv_type f32 needs flash_attention off"),
         ({"batch_tokens": 0}, "cpu", "batch_tokens is 0 .allowed: whole numbers from 1"),
         ({"gpu_layers": "all"}, "cpu", "gpu_layers is 'all'"),
         ({"mmap": 1}, "cpu", "mmap is 1 .allowed: true, false"),
