@@ -31,6 +31,7 @@ def markdown(run: Run) -> str:
         verdict=run.verdict,
         cards=cards(run),
         rules=rules_of(run),
+        parity=run.comparison.parity if run.comparison else [],
         backends=backends,
         glance=headline,
         worst=[pair for name in names for pair in worst(attributes(run, name))],
