@@ -298,3 +298,25 @@ def test_files_that_are_no_model(files, start, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             start(tmp_path / name)
+
+
+@pytest.mark.demo
+@pytest.mark.slow
+def test_a_trained_model_as_it_comes(start):
+    """A quantized file of somebody else's: it knows something, and decodes as it reads."""
+    from awqbench.errors import BackendUnavailable
+    from awqbench.sources.demo import demo_gguf
+
+    try:
+        file = demo_gguf()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    backend, said = start(file, {})
+    assert (said["file_type"], said["dtype"], said["vocab_size"]) == ("Q4_1", "int8", 49152)
+    question, answer = backend.tokenize(["The capital of France is", " Paris"], special=False)
+    assert backend.generate([question], 1, []) == [answer]
+    ids = backend.tokenize(["It was the best of times, it was the worst of times, it was the age of wisdom"], False)[0]
+    prefill, decode = (np.concatenate(list(backend.logprobs(ids, 4, path))) for path in ("prefill", "decode"))
+    assert (np.exp(prefill) * (prefill - decode)).sum(1).mean() < 0.01
+    (scored,) = backend.score([ids], [4])
+    assert scored.nll / len(scored.logprobs) < 2.5
