@@ -113,3 +113,9 @@ CONTEXT_ANCHORS: dict[str, Any] = {
     name: CONTEXT_DEFAULTS[name]
     for name in ("n_ctx", "n_batch", "n_ubatch", "n_seq_max", "type_k", "type_v", "offload_kqv")
 }
+# What is set: a provider's own structures must have these.
+MODEL_FIELDS = ("n_gpu_layers", "main_gpu", "split_mode", "load_mode")
+CONTEXT_FIELDS = (
+    "n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_outputs_max", "n_outputs_max_per_seq", "n_threads",
+    "n_threads_batch", "flash_attn_type", "type_k", "type_v", "offload_kqv", "op_offload", "kv_unified",
+)  # fmt: skip

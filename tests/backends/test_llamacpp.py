@@ -320,3 +320,14 @@ def test_a_trained_model_as_it_comes(start):
     assert (np.exp(prefill) * (prefill - decode)).sum(1).mean() < 0.01
     (scored,) = backend.score([ids], [4])
     assert scored.nll / len(scored.logprobs) < 2.5
+
+
+def test_both_providers_give_the_same(files, start):
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: one provider of llama.cpp only")
+    ids = tokens(120)
+    found = []
+    for provider in ("xllamacpp", "llama-cpp-python"):
+        backend, said = start(files / "f32.gguf", {**EXACT, "provider": provider})
+        assert provider in said["engine_version"]
+        found.append(np.concatenate([*backend.logprobs(ids, 1, "prefill"), *backend.logprobs(ids, 9, "decode")]))
+    np.testing.assert_allclose(*found, atol=TOLERANCE)

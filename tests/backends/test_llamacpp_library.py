@@ -72,6 +72,17 @@ def test_a_structure_that_is_too_short(monkeypatch):
         llamacpp_library._prove(short)
 
 
+def test_structures_without_a_field_that_is_set():
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
+
+    class Older(ctypes.Structure):
+        _fields_ = [("renamed" if name == "kv_unified" else name, kind) for name, kind in ContextParams._fields_]
+
+    older = Library("llama-cpp-python", "0.1", open_library("xllamacpp").functions, ModelParams, Older, Batch)
+    with pytest.raises(BackendUnavailable, match="Older has no kv_unified"):
+        llamacpp_library._prove(older)
+
+
 def test_system_info():
     said = "CUDA : ARCHS = 800,900 | USE_GRAPHS = 1 | CPU : AVX2 = 1 | AVX512 = 0 | FMA = 1 | "
     assert parse_system_info(said) == {"CUDA": "ARCHS=800,900 USE_GRAPHS", "CPU": "AVX2 FMA"}
