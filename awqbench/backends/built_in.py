@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from awqbench.backends.kind import Kind
+from awqbench.backends.openai_settings import OPTIONS as OPENAI_OPTIONS
 
 _TORCH = ("torch", "transformers")
 _PACKED = "awqbench.backends.packed:PackedBackend"
@@ -46,5 +47,14 @@ BUILT_IN = (
             "mmap": "true: map the file, false: read it; llama.cpp chooses by default",
         },
         weight_options=("gguf",),
+    ),
+    Kind(
+        "openai",
+        "awqbench.backends.openai:OpenAIBackend",
+        "a server that speaks OpenAI's completions protocol: vLLM, llama.cpp, SGLang, TensorRT-LLM and others",
+        weights="server",
+        engine="openai",
+        options=OPENAI_OPTIONS,
+        weight_options=("base_url", "model"),
     ),
 )
