@@ -8,6 +8,7 @@ the raw bytes of the arrays it lists, in order. Arrays never pass through text. 
 
 A request is answered by any number of "part" frames and one "result" or "error". "beat" frames arrive every few
 seconds while the worker lives, so that a long computation and a hang can be told apart. End of stream ends the worker.
+docs/worker.md has the operations, with their fields and arrays.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def test_a_deadline_ends_the_worker(tiny_llama: Path, tmp_path: Path) -> None:
         worker.timeout_s = 0.5
         with pytest.raises(WorkerFailed, match="deadline"):
             worker.time([sequence(64, 1)], 1500)
-        assert worker.process.wait(timeout=10) == -signal.SIGKILL
+        assert worker.close() == -signal.SIGKILL
 
 
 def test_the_worker_dies_with_its_client(tiny_llama: Path, tmp_path: Path) -> None:
