@@ -173,6 +173,10 @@ class Worker:
         """Whether the loaded backend can do this."""
         return capability in self.description.get("capabilities", ())
 
+    def ask(self, op: str, message: Message, arrays: Arrays | None = None) -> tuple[Message, Arrays]:
+        """One operation of the protocol as it is: the last frame of the answer."""
+        return self._ask(op, message, arrays)
+
     def _ask(
         self, op: str, message: Message | None = None, arrays: Arrays | None = None, timeout_s: float | None = None
     ) -> tuple[Message, Arrays]:

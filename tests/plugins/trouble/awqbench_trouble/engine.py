@@ -24,7 +24,7 @@ class Trouble(BackendBase):
     """Right unless the option `how` names what goes wrong."""
 
     def load(self, options: dict[str, Any]) -> dict[str, Any]:
-        self.how = options["settings"].get("how", "")
+        self.how = options.get("settings", {}).get("how", "")
         if self.how == "exits at load":
             print("reading the weights")
             print("cannot map <b>block 7</b> | of the weights", file=sys.stderr)
