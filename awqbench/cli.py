@@ -197,9 +197,7 @@ def baseline(
 
 @app.command()
 def audit(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A quantized checkpoint's folder, or a GGUF file.")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(help="A quantized checkpoint's folder, or a GGUF file.")],
     reference: Annotated[str, typer.Option(help="The unquantized model: a folder, a packaged name or a hub id.")],
     out: Annotated[Path, typer.Option(help="The run directory.")] = Path("audit"),
     preset: Annotated[str, typer.Option(help="smoke, default or full.")] = "default",
