@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Model:
         if mmap is not None:
             params.load_mode = _LOAD_MODES[mmap]
         log.clear()
-        self.handle: Any = self.functions.llama_model_load_from_file(str(path).encode(), params)
+        self.handle: Any = self.functions.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
             reason = log.reason().removeprefix("error loading model: ")
             raise UserError(f"llama.cpp cannot load {path}: {reason or 'it does not say why'}")

@@ -225,9 +225,9 @@ def test_memory_does_not_pile_up(files, start):
 
     work()
     before = backend.memory()["host_now"]
-    for _ in range(15):
+    for _ in range(8):
         work()
-    assert backend.memory()["host_now"] - before < 8 * 2**20  # one pass alone makes half a megabyte of logits
+    assert backend.memory()["host_now"] - before < 4 * 2**20  # each round makes two megabytes of logits
     assert backend.memory()["host_peak"] >= before
 
 
