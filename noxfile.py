@@ -5,8 +5,8 @@ nox -s bench -- --model PATH_OR_HUB_ID
 nox -s tests             the test suite, against the installed wheel
 nox -s lint              ruff and mypy
 nox -s gate              the regression gate: a small run against the committed baseline (-- --update replaces it)
-nox -s peers             environments of other quantizers and engines, 8 GB in all; one: nox -s "peers(autoawq)"
-nox -s quantizers        this project's quantizer beside those of them that are there (docs/peers.md)
+nox -s environments -- NAME...    environments of engines and other quantizers, by `awqbench env create`; none: list
+nox -s quantizers        this project's quantizer beside the other quantizers that are there (docs/peers.md)
 nox -s interop -- FOLDER...    the same for engines that load its checkpoints
 """
 
@@ -31,14 +31,6 @@ GATE = Path("suites/gate.toml")
 GATE_RUN = Path("runs/gate")
 BASELINE = Path("tests/baselines/demo.json")
 QUANTIZERS = Path("suites/quantizers")
-# Other quantizers and engines, with what must go in without its dependencies and what must not stay: gptqmodel declares
-# a newer torch than it needs, AutoAWQ fails on a CPU where triton is, and vLLM brings builds for CUDA.
-PEERS: dict[str, tuple[list[str], list[str]]] = {
-    "llmcompressor": ([], []),
-    "autoawq": ([], ["triton"]),
-    "gptqmodel": (["gptqmodel==7.7.0"], []),
-    "vllm": ([], ["torchaudio", "torchcodec", "torchvision"]),
-}
 
 
 def install(session: nox.Session, extras: str) -> None:
@@ -106,16 +98,15 @@ def gate(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("peer", [nox.param(name, id=name) for name in PEERS])
-def peers(session: nox.Session, peer: str) -> None:
-    """The environment of another quantizer or engine."""
-    alone, unwanted = PEERS[peer]
-    session.install("torch", *PINNED)
-    session.install("-r", str(QUANTIZERS / "requirements" / f"{peer}.txt"))
-    if alone:
-        session.install("--no-deps", *alone)
-    if unwanted:
-        session.run("pip", "uninstall", "-y", *unwanted)
+def environments(session: nox.Session) -> None:
+    """Environments of engines and other quantizers: nox -s environments -- NAME..., by `awqbench env create`."""
+    # All that the command imports: its own environment stays small beside what it makes.
+    session.install("typer", "rich", "nvidia-ml-py", *PINNED)
+    session.install("--no-deps", ".")
+    options = [argument for argument in session.posargs if argument.startswith("-")]
+    for name in (argument for argument in session.posargs if argument not in options):
+        session.run("awqbench", "env", "create", name, *options)
+    session.run("awqbench", "env", "list")
 
 
 @nox.session

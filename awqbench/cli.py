@@ -16,6 +16,7 @@ import typer
 
 from awqbench import __version__
 from awqbench.commands.checkpoint import card, export
+from awqbench.commands.environments import environments
 from awqbench.commands.kernels import kernels
 from awqbench.commands.options import Json
 from awqbench.commands.quantize import EXAMPLES as QUANTIZE
@@ -244,6 +245,7 @@ def inspect(
 
 app.command()(export)
 app.command()(card)
+app.add_typer(environments, name="env")
 app.add_typer(kernels, name="kernels")
 
 

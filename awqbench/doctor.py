@@ -56,6 +56,7 @@ def diagnose() -> list[Check]:
         _hub,
         _data,
         _content,
+        _environments,
         _disk,
     ):
         try:
@@ -225,6 +226,23 @@ def _content() -> Iterator[Check]:
             yield Check(f"content: {folder}", "ok", str(content(folder)))
         except FileNotFoundError as error:
             yield Check(f"content: {folder}", "missing", str(error), "reinstall awqbench")
+
+
+def _environments() -> Iterator[Check]:
+    from awqbench.environments import create_command, states
+
+    groups: dict[str, list[tuple[str, str]]] = {"engines": [], "quantizers": []}
+    for found in states():
+        group = "engines" if found.definition.kinds else "quantizers"
+        groups[group].append((found.definition.name, found.status))
+    for group, members in groups.items():
+        by_status: dict[str, list[str]] = {}
+        for name, status in members:
+            by_status.setdefault(status, []).append(name)
+        broken = [*by_status.get("incomplete", []), *by_status.get("outdated", [])]
+        message = "; ".join(f"{status}: {', '.join(names)}" for status, names in by_status.items())
+        hint = "; ".join(map(create_command, broken))
+        yield Check(f"environments of {group}", "warn" if broken else "ok", message, hint)
 
 
 def _disk() -> Iterator[Check]:

@@ -23,6 +23,12 @@ def print_run(run: Run) -> None:
         print_verdict(run.verdict)
     elif run.comparison:
         print_comparison(run.comparison)
+    for row in run.comparison.parity if run.comparison else []:
+        if row.status != "within":
+            line = f"engine parity {row.status}: {', '.join(row.backends)}: {row.reason}"
+            console.print(line, style="yellow", markup=False, soft_wrap=True)
+        for warning in row.warnings:
+            console.print(f"{', '.join(row.backends)}: {warning}", style="yellow", markup=False, soft_wrap=True)
     for cell in run.cells:
         if cell.result.status != "ok":
             reason = f"{cell.result.status} {cell.result.backend}/{cell.result.suite}: {cell.result.reason}"
@@ -42,6 +48,8 @@ def print_verdict(verdict: Verdict) -> None:
         if rule not in unjudged:
             mark = (f"{rule.verdict:<12}", _STYLE[rule.verdict])
             console.print(Text.assemble("  ", mark, f" {rule.candidate}: {rule.reason}"), soft_wrap=True)
+    for line in verdict.unjudged:
+        console.print(f"  not judged    {line}", style="yellow", markup=False, soft_wrap=True)
     if unjudged:
         console.print(f"  not judged    {len(unjudged)} rules with too few items (see the report)", style="dim")
 

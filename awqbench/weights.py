@@ -46,6 +46,8 @@ def weights_of(
         path = Path(backend.checkpoint)
         if what == "gguf" and path.is_file():
             return [], Weights(remembered_hash(path))
+        if what == "gguf" and not path.is_dir():
+            raise UserError(f"backends.{name}.checkpoint: no file or folder at {path}")
         source = Weights(_folder_key(name, path))
     else:
         source = known[backend.weights] if backend.weights else Weights("reference")

@@ -143,3 +143,16 @@ print(json.dumps([dataclasses.asdict(check) for check in diagnose()]))
     assert found["packages"]["hint"].startswith("pip install ")
     assert found["torch"]["status"] == "missing"
     assert found["demo text"]["status"] == "warn"
+
+
+def test_environments_by_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWQBENCH_ENVIRONMENTS", str(tmp_path / "made"))
+    found = by_name()
+    engines, quantizers = found["environments of engines"], found["environments of quantizers"]
+    assert engines.status == quantizers.status == "ok"
+    assert engines.message.startswith("missing: vllm")
+    assert "autoawq" in quantizers.message
+    (tmp_path / "made" / "vllm").mkdir()
+    engines = by_name()["environments of engines"]
+    assert (engines.status, engines.hint) == ("warn", "awqbench env create vllm")
+    assert engines.message.startswith("incomplete: vllm; missing: ")

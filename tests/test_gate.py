@@ -301,6 +301,28 @@ def test_nothing_goes_unjudged_in_silence() -> None:
     assert exit_code(result) == ExitCode.MEASUREMENT_FAILED
 
 
+@pytest.mark.parametrize("status", ["skipped", "not_applicable"])
+def test_a_limit_that_an_engine_cannot_be_held_to_leaves_it_undecided(status: Any) -> None:
+    cells = accuracy(2, 1000)
+    result = cells[1].result.model_copy(
+        update={"backend": "vllm", "status": status, "reason": "awqbench env create vllm", "metrics": []}
+    )
+    found = decide([*cells, Cell(result, item_table([]))], GateSpec(metric="tasks/*", margin=0.03))
+    assert (found.invalid, found.candidates) == ([], {"awq": "pass", "vllm": "inconclusive"})
+    assert found.unjudged == [f"vllm/s: {status}: awqbench env create vllm (limit on tasks/*)"]
+    assert (found.overall, exit_code(found)) == ("inconclusive", ExitCode.INCONCLUSIVE)
+    named = decide([*cells, Cell(result, item_table([]))], GateSpec(metric="tasks/*", margin=0.03, candidates=["awq"]))
+    assert (named.overall, named.unjudged) == ("pass", [])
+
+
+def test_a_distance_that_is_only_bounded_meets_no_limit() -> None:
+    full = cell("awq", "divergence/t@64/prefill/kl", np.full(40, 0.01), KL)
+    bounded = cell("server", "divergence/t@64/prefill/kl-top20-lower-bound", np.full(40, 0.01), KL)
+    found = decide([full, bounded], GateSpec(metric="divergence/*/kl", margin=0.1))
+    assert found.candidates == {"awq": "pass", "server": "inconclusive"}
+    assert found.unjudged == ["server/s: no figure of this engine matches the limit on divergence/*/kl"]
+
+
 def test_scores_that_are_not_numbers_are_invalid() -> None:
     cells = [
         cell("reference", "perplexity/t", np.ones(20), PPL),

@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 
+from awqbench import engines
+from awqbench.backends import registry
+from awqbench.backends.kind import Kind
+from awqbench.engines import parity_owners
+from awqbench.environments import Interpreter
 from awqbench.errors import UserError
 from awqbench.job import NOISE
 from awqbench.plan import Plan, make_plan
@@ -151,3 +156,88 @@ def test_on_a_gpu_the_cuda_kernels_count(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("awqbench.ops.cuda_build.identity", lambda: "another")
     assert kernel_identity("cuda:0") != before
     assert kernel_identity("cpu") == before[:-1]
+
+
+@pytest.fixture
+def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinds of engines that are not the reference's, with nothing behind them: a plan starts none."""
+    kinds = {
+        "folders": Kind("folders", "x:X", "", "folder", engine="one", options={"mode": "", "form": ""}),
+        "files": Kind("files", "x:X", "", "gguf", engine="two", options={"gguf": ""}, weight_options=("gguf",)),
+        "far": Kind("far", "x:X", "", "server", engine="three", options={"base_url": ""}),
+        "absent": Kind("absent", "x:X", "", "folder", engine="four", modules=("no_such_module",), environment="four"),
+    }
+    whole = {**registry.kinds(), **kinds}
+    monkeypatch.setattr(registry, "kinds", lambda: whole)
+
+
+def foreign_plan(**more: Any) -> Plan:
+    return plan(
+        backends={"reference": {"kind": "reference"}, "awq": {"kind": "awq"}, **more},
+        suites={"perplexity": SPEC["suites"]["perplexity"]},
+        noise_floor={"enabled": False},
+    )
+
+
+@pytest.mark.usefixtures("foreign")
+def test_another_engine_runs_what_one_of_ours_made() -> None:
+    made = foreign_plan(theirs={"kind": "folders", "weights": "awq"}, file={"kind": "files", "weights": "awq"})
+    assert [job.id for job in made.jobs] == [
+        "checkpoint/awq",
+        "gguf/file",
+        "gguf/file@parity",
+        "cell/reference/perplexity",
+        "logprobs/parity",
+        "cell/awq/perplexity",
+        "cell/theirs/parity",
+        "cell/theirs/perplexity",
+        "cell/file/parity",
+        "cell/file/perplexity",
+    ]
+    assert made.job("cell/theirs/perplexity").needs == ("checkpoint/awq",)
+    assert made.job("gguf/file").needs == ("checkpoint/awq",)
+    assert made.job("cell/file/perplexity").needs == ("gguf/file",)
+    assert made.job("cell/file/parity").needs == ("logprobs/parity", "gguf/file@parity")
+    assert made.job("gguf/file@parity").needs == ()
+    assert {job.role for job in made.jobs if job.suite == "parity" and job.kind == "cell"} == {"parity"}
+
+
+@pytest.mark.usefixtures("foreign")
+def test_one_parity_for_all_that_run_an_engine_alike() -> None:
+    made = foreign_plan(
+        small={"kind": "files", "weights": "awq"},
+        plain={"kind": "files", "options": {"gguf": "f16"}},
+        half={"kind": "files", "dtype": "float16"},
+        far={"kind": "far", "options": {"base_url": "http://localhost:1"}},
+    )
+    assert parity_owners(made.spec) == {"small": "small", "plain": "small", "half": "half", "far": "far"}
+    assert made.job("cell/far/perplexity").needs == ()
+    assert foreign_plan(far={"kind": "far"}).spec.parity.enabled
+    off = parse_spec({**SPEC, "parity": {"enabled": False}, "backends": {**BACKENDS, "far": {"kind": "far"}}})
+    assert parity_owners(off) == {}
+
+
+@pytest.mark.usefixtures("foreign")
+def test_an_engine_that_is_installed_later_is_measured_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(foreign_plan(them={"kind": "absent"}))
+    found = Interpreter("/env/bin/python", {"engine": "1"}, "environment")
+    monkeypatch.setattr(engines, "resolve", lambda kind, python: found)
+    after = keys(foreign_plan(them={"kind": "absent"}))
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"cell/them/perplexity", "cell/them/parity"} <= changed
+    found = Interpreter("/env/bin/python", {"engine": "2"}, "environment")
+    later = keys(foreign_plan(them={"kind": "absent"}))
+    assert later["cell/them/perplexity"] != after["cell/them/perplexity"]
+
+
+@pytest.mark.usefixtures("foreign")
+def test_weights_that_are_not_there(tmp_path: Path) -> None:
+    for backend, message in (
+        ({"kind": "folders", "checkpoint": str(tmp_path / "none")}, "no folder at"),
+        ({"kind": "folders", "checkpoint": str(tmp_path)}, "no config.json"),
+        ({"kind": "files", "checkpoint": str(tmp_path / "no.gguf")}, "no file or folder at"),
+        ({"kind": "folders", "weights": "them"}, "allowed: awq"),
+        ({"kind": "folders", "weights": "awq", "checkpoint": "x"}, "two ways to say the same"),
+    ):
+        with pytest.raises(UserError, match=message):
+            foreign_plan(them=backend)

@@ -1,4 +1,4 @@
-"""Backend kinds: what can be said of an engine without starting it. Standard library only.
+"""Backend kinds by name. Standard library only.
 
 Other packages add kinds through the entry point group `awqbench.backends`; each entry point loads to a `Kind`.
 """
@@ -6,70 +6,16 @@ Other packages add kinds through the entry point group `awqbench.backends`; each
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Literal
 
 from awqbench.backends.base import Backend
+from awqbench.backends.built_in import BUILT_IN
+from awqbench.backends.kind import Kind
 from awqbench.errors import BackendUnavailable, UserError, unknown_choice
 
 ENTRY_POINTS = "awqbench.backends"
-
-# Which weights a kind runs:
-#   model   the unquantized model's folder; the engine may quantize it while loading
-#   made    a checkpoint that awqbench makes, or one that is given
-#   folder  a Hugging Face folder: another backend's checkpoint, a given one, or the model itself
-#   gguf    a GGUF file: a given one, or one exported from what `folder` may be
-#   server  none: they live behind an address
-Weights = Literal["model", "made", "folder", "gguf", "server"]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One backend kind.
-
-    `target` is "module:Class" of a `Backend`; `modules` are what its interpreter must be able to import, `environment`
-    names the one of `awqbench env` that has them. Kinds with one `engine` share its differences from the reference's
-    (None: it is the reference's engine). `options` maps each key that its options table may hold to what it does;
-    those that choose weights, not how they are run, stand in `weight_options` too. `distributions` are the packages
-    whose versions change figures.
-    """
-
-    name: str
-    target: str
-    summary: str
-    weights: Weights
-    engine: str | None = None
-    modules: tuple[str, ...] = ()
-    distributions: tuple[str, ...] = ()
-    environment: str | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
-    weight_options: tuple[str, ...] = ()
-
-
-_TORCH = ("torch", "transformers")
-_PACKED = "awqbench.backends.packed:PackedBackend"
-_BUILT_IN = (
-    Kind(
-        "reference",
-        "awqbench.backends.reference:ReferenceBackend",
-        "the unquantized model in transformers",
-        weights="model",
-        modules=_TORCH,
-        distributions=_TORCH,
-    ),
-    *(
-        Kind(method, _PACKED, f"4-bit weights made by {how}", weights="made", modules=_TORCH, distributions=_TORCH)
-        for method, how in {
-            "awq": "AWQ",
-            "rtn": "rounding to nearest",
-            "gptq": "error-compensated rounding",
-            "awq+gptq": "AWQ and error-compensated rounding",
-        }.items()
-    ),
-)
 
 
 @cache
@@ -78,7 +24,7 @@ def kinds() -> Mapping[str, Kind]:
 
     Raises UserError for a plugin that does not load to a `Kind`, or that takes a name that is taken.
     """
-    found = {kind.name: kind for kind in _BUILT_IN}
+    found = {kind.name: kind for kind in BUILT_IN}
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             kind = entry.load()

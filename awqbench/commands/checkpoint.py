@@ -24,7 +24,8 @@ def export(
         typer.Option(
             "--type",
             help="blocks: integer codes carried over into Q4_0, Q4_1 or Q8_0 blocks; f16: all in half precision "
-            "(of a checkpoint made with quantize --scaled-only: what llama-quantize should start from).",
+            "(of a checkpoint made with quantize --scaled-only: what llama-quantize should start from); f32: all as it "
+            "is; q8_0: all matrices rounded to 8 bits.",
         ),
     ] = "blocks",
     pre: Annotated[

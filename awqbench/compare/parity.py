@@ -24,10 +24,14 @@ def parity_rows(cells: Sequence[Cell], owners: Mapping[str, str], bounds: Parity
 
 
 def parity_notes(rows: Sequence[Parity]) -> list[str]:
-    """A line for each engine whose differences must not be read as quantization's."""
-    return [
-        f"{', '.join(row.backends)}: engine parity {row.status}: {row.reason}" for row in rows if row.status != "within"
-    ]
+    """A line for each engine whose differences must not be read as quantization's, or that reads text otherwise."""
+    notes = []
+    for row in rows:
+        names = ", ".join(row.backends)
+        if row.status != "within":
+            notes.append(f"{names}: engine parity {row.status}: {row.reason}")
+        notes += [f"{names}: {warning}" for warning in row.warnings]
+    return notes
 
 
 def _row(owner: str, served: list[str], cell: Cell | None, bounds: ParitySpec) -> Parity:
@@ -65,12 +69,13 @@ def _row(owner: str, served: list[str], cell: Cell | None, bounds: ParitySpec) -
         update={
             "status": "outside" if problems else "within",
             "reason": "; ".join(problems) or "it agrees with the reference on unquantized weights",
+            "warnings": _warnings(row),
         }
     )
 
 
 def _problems(row: Parity, bounds: ParitySpec) -> list[str]:
-    """What is out of bounds, in words; where a tokenizer cannot be asked it is not held against the engine."""
+    """What is out of bounds, in words."""
     found = []
     largest = max((kl for kl in (row.kl, row.kl_decode) if kl is not None), default=None)
     if largest is not None and largest > bounds.max_kl:
@@ -82,10 +87,19 @@ def _problems(row: Parity, bounds: ParitySpec) -> list[str]:
         )
     if row.disagreement is not None and row.disagreement > bounds.max_disagreement:
         found.append(f"another top token at {row.disagreement:.1%} of positions (bound {bounds.max_disagreement:.0%})")
+    return found
+
+
+def _warnings(row: Parity) -> list[str]:
+    """How its tokenizer differs. Token ids cross to an engine, so this touches no figure, but whoever sends text."""
+    found = []
     if row.same_tokens is not None and row.same_tokens < 1:
-        found.append(f"its tokenizer splits {1 - row.same_tokens:.0%} of the texts otherwise")
+        found.append(
+            f"its own tokenizer splits {1 - row.same_tokens:.1%} of the texts otherwise: sent text, not token ids, the "
+            "engine sees other tokens than were measured"
+        )
     if row.same_bos is False:
-        found.append("its tokenizer begins a text otherwise (BOS)")
+        found.append("its own tokenizer begins a text otherwise (BOS): sent text, it answers another prompt")
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from awqbench.backends import registry
-from awqbench.backends.registry import Kind
+from awqbench.backends.kind import Kind
 from awqbench.conformance import agreement, generating, manners, scoring
 from awqbench.conformance.subject import Subject
 from awqbench.conformance.verdict import Failed, Finding, NotOffered, Report

@@ -13,7 +13,7 @@ import numpy as np
 
 from awqbench.backends.base import Capability, FloatArray, Scored
 from awqbench.backends.base import Path as Route
-from awqbench.backends.registry import Kind
+from awqbench.backends.kind import Kind
 from awqbench.conformance.verdict import NotOffered
 from awqbench.suites.likelihood import encode
 from awqbench.worker.client import Worker

@@ -1,37 +1,13 @@
-"""Which interpreter runs which engine."""
+"""Python environments for engines that cannot live beside awqbench: made, listed, and found again for a backend."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from awqbench.environments.catalog import Definition, definition, definitions
+from awqbench.environments.making import InstallFailed, Plan, create, plan
+from awqbench.environments.resolution import Interpreter, resolve
+from awqbench.environments.status import State, create_command, interpreter_of, remove, state, states
 
-from awqbench.backends.registry import Kind
-from awqbench.errors import BackendUnavailable
-
-
-@dataclass(frozen=True, slots=True)
-class Interpreter:
-    """A Python and the versions of an engine's packages in it."""
-
-    path: str
-    versions: Mapping[str, str]
-    origin: str
-
-
-def resolve(kind: Kind, python: str | None) -> Interpreter:
-    """The interpreter of a kind."""
-    if python:
-        return Interpreter(python, {}, "given")
-    missing = [module for module in kind.modules if find_spec(module) is None]
-    if missing:
-        raise BackendUnavailable(f"{kind.name} needs {missing[0]}: awqbench env create {kind.environment}")
-    versions = {}
-    for name in kind.distributions:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return Interpreter(sys.executable, versions, "core")
+__all__ = [
+    "Definition", "InstallFailed", "Interpreter", "Plan", "State", "create", "create_command", "definition",
+    "definitions", "interpreter_of", "plan", "remove", "resolve", "state", "states",
+]  # fmt: skip

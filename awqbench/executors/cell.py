@@ -108,7 +108,8 @@ def _measure_cell(
         fresh = suite.kind == "latency"
         with workers.lease(_engine(plan, job, run), unfinished / LOG_FILE, fresh=fresh) as worker:
             result.engine = {k: v for k, v in worker.description.items() if k != "load_s"}
-            result.seconds["load"] = worker.description["load_s"]
+            if (load_s := worker.description["load_s"]) is not None:  # None: a server had loaded its weights before
+                result.seconds["load"] = load_s
             uuid = worker.description.get("device_uuid")
             with Sampler(worker.pid, plan.spec.telemetry_interval_s, uuid=uuid) as sampler:
                 begun = time.perf_counter()

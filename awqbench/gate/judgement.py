@@ -35,15 +35,18 @@ def judge(
     figures without items are compared as they are. Groups under `min_group` are listed and don't count, unless a rule
     finds no larger one. `comparison` says which losses are no larger than the reference's difference to itself.
     baseline_cells: an earlier run's, to be held against instead of the reference; where it lacks a suite this run's
-    reference stands in. No rules at all give an inconclusive verdict, for nothing shows that the candidate may ship.
+    reference stands in. A limit that cannot be measured on a candidate leaves it undecided. No rules at all give an
+    inconclusive verdict, for nothing shows that the candidate may ship.
     Raises UserError for a rule that fits nothing, or an earlier run with other items.
     """
     trials: list[Trial] = []
     invalid: list[str] = []
+    unjudged: list[str] = []
     blocked: set[str] = set()
     for gate in spec_gates:
         found = match(gate, cells)
         invalid += found.invalid
+        unjudged += found.unjudged
         blocked |= found.blocked
         for cell, metric in found.pairs:
             where = f"{cell.result.backend}/{cell.result.suite}: {metric.id}"
@@ -69,10 +72,11 @@ def judge(
     }
     return Verdict(
         policy_hash=policy_hash,
-        overall=_worst([rule.verdict for rule in judged], bool(invalid)),
+        overall=_worst([rule.verdict for rule in judged], bool(invalid or unjudged)),
         candidates=candidates,
         rules=rules,
         invalid=list(dict.fromkeys(invalid)),
+        unjudged=list(dict.fromkeys(unjudged)),
     )
 
 

@@ -13,16 +13,20 @@ from awqbench.gate.trial import sliced_attributes
 from awqbench.record.schema import Metric
 from awqbench.spec import GateSpec
 
+_ABSENT = {"skipped", "not_applicable"}
+
 
 @dataclass
 class Matched:
     """Cells and metrics a rule judges, and one line for each that should have been measured and was not.
 
-    blocked: the candidates that these lines concern.
+    `invalid` are measurements that failed, `unjudged` those that this machine or engine cannot make; `blocked` are the
+    candidates that these lines concern.
     """
 
     pairs: list[tuple[Cell, Metric]] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
     blocked: set[str] = field(default_factory=set)
 
 
@@ -38,11 +42,12 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
     found = Matched()
     names = _candidates(gate, cells)
     if not wanted:
-        broken = [cell for cell in cells if cell.result.status == "failed"]
-        if not broken:
+        failed = [_failed(cell) for cell in cells if cell.result.status == "failed"]
+        absent = [_failed(cell) for cell in cells if cell.result.status in _ABSENT and cell.result.backend in names]
+        if not failed and not absent:
             raise UserError(f"gate on {gate.metric!r} matches no metric (there are: {', '.join(known) or 'none'})")
         # The metric may be one of those that were never measured.
-        return Matched(invalid=[_failed(cell) for cell in broken], blocked=set(names))
+        return Matched(invalid=failed, unjudged=absent, blocked=set(names))
     if not names:
         there = ", ".join(sorted({f"{cell.result.backend} ({cell.result.role})" for cell in cells}))
         raise UserError(f"gate on {gate.metric!r} has no candidate to judge; name some in 'candidates' of: {there}")
@@ -50,16 +55,26 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
     for name in names:
         for suite in sorted(suites):
             cell = find(cells, name, suite)
-            if cell is None or cell.result.status == "not_applicable":
+            if cell is None:
+                continue
+            if cell.result.status in _ABSENT:
+                found.unjudged.append(f"{_failed(cell)} (limit on {gate.metric})")
+                found.blocked.add(name)
                 continue
             if not cell.ok:
                 found.invalid.append(_failed(cell))
                 found.blocked.add(name)
                 continue
-            for missing in _missing(gate, cell, cells, wanted):
+            missing_here = _missing(gate, cell, cells, wanted)
+            own = [metric for metric in cell.result.metrics if metric.id in wanted]
+            if not own and not missing_here:
+                # A distance to the reference that this engine cannot tell, such as KL from its top tokens alone.
+                found.unjudged.append(f"{name}/{suite}: no figure of this engine matches the limit on {gate.metric}")
+                found.blocked.add(name)
+            for missing in missing_here:
                 found.invalid.append(f"{name}/{suite}: {missing}: measured for the reference only")
                 found.blocked.add(name)
-            found.pairs += [(cell, metric) for metric in cell.result.metrics if metric.id in wanted]
+            found.pairs += [(cell, metric) for metric in own]
     if gate.attribute:
         _keep_sliced(gate, found)
     _keep_directed(gate, found)

@@ -205,6 +205,7 @@ class Parity(Model):
     mean_logprob_error: float | None = Field(default=None, description="mean absolute error of scored tokens, nats")
     same_tokens: float | None = Field(default=None, description="share of texts that its tokenizer splits alike")
     same_bos: bool | None = Field(default=None, description="whether its tokenizer begins a text as the reference's")
+    warnings: list[str] = Field(default_factory=list, description="how its own tokenizer differs, in words")
     positions: int = 0
 
 
@@ -253,3 +254,6 @@ class Verdict(Model):
     candidates: dict[str, VerdictName] = Field(default_factory=dict)
     rules: list[RuleResult] = Field(default_factory=list)
     invalid: list[str] = Field(default_factory=list, description="cells that failed or were invalid, one line each")
+    unjudged: list[str] = Field(
+        default_factory=list, description="limits that could not be judged: an engine is missing or cannot measure them"
+    )

@@ -39,6 +39,7 @@ def markdown(run: Run) -> str:
         cards=cards(run),
         rules=rules_of(run),
         failed=coverage(run).failed,
+        parity=run.comparison.parity if run.comparison else [],
         backends=backends,
         glance=headline,
         worst=[pair for name in names for pair in worst(attributes(run, name))],

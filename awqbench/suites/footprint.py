@@ -15,8 +15,11 @@ from awqbench.suites.base import Context
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
 
 
-def footprint_metrics(context: Context, memory: Mapping[str, int], dtype: str) -> list[Metric]:
-    """Single figures of one worker; those its engine does not tell are left out."""
+def footprint_metrics(context: Context, memory: Mapping[str, int], asked: str, dtype: str) -> list[Metric]:
+    """Single figures of one worker; those its engine does not tell are left out.
+
+    Ids end with the compute type that was asked for; `dtype` is the one that the engine has.
+    """
     told = context.worker.description
     figures: list[tuple[str, float | None, str, str]] = [
         ("latency/load", told.get("load_s"), "s", "seconds to load the weights, as the worker timed it, once"),
@@ -30,7 +33,7 @@ def footprint_metrics(context: Context, memory: Mapping[str, int], dtype: str) -
         ("memory/device-peak", memory.get("device_allocated_peak"), "bytes", "largest allocation on the device"),
     ]
     metrics = [
-        _metric(f"{name}/{dtype}", float(value), unit, f"{how}; {dtype}", {"dtype": dtype})
+        _metric(f"{name}/{asked}", float(value), unit, f"{how}; {dtype}", {"dtype": dtype})
         for name, value, unit, how in figures
         if value is not None
     ]

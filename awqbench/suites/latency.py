@@ -55,15 +55,17 @@ def measure(context: Context) -> Measurement:
             done += 1
             context.progress(done, total)
 
+    # The id names what was asked for, so that engines that compute in another type are still held side by side.
+    asked = suite.dtype or context.spec.model.dtype
     dtype = str(context.worker.description.get("dtype", "unknown")).removeprefix("torch.")
     metrics: list[Metric] = []
     rows: list[dict[str, Any]] = []
     for batch, measured in timings.items():
         for name, samples in _series(measured, batch).items():
-            metrics.append(_metric(name, samples, batch, suite, dtype, context.spec.seed))
+            metrics.append(_metric(name, samples, batch, suite, asked, dtype, context.spec.seed))
             rows += _rows(metrics[-1].id, samples, suite.prompt_tokens if name == "ttft" else suite.new_tokens - 1)
     memory = context.worker.memory()
-    metrics += [*_bandwidth(context, metrics), *footprint_metrics(context, memory, dtype)]
+    metrics += [*_bandwidth(context, metrics), *footprint_metrics(context, memory, asked, dtype)]
     return Measurement(metrics, item_table(rows), memory)
 
 
@@ -116,12 +118,12 @@ _PROTOCOLS = {
 }
 
 
-def _metric(name: str, samples: Samples, batch: int, suite: LatencySpec, dtype: str, seed: int) -> Metric:
+def _metric(name: str, samples: Samples, batch: int, suite: LatencySpec, asked: str, dtype: str, seed: int) -> Metric:
     shape = f"batch={batch},prompt={suite.prompt_tokens}" + ("" if name == "ttft" else f",new={suite.new_tokens}")
     found = summarize(samples, seed)
     sizes = {"batch": batch, "prompt_tokens": suite.prompt_tokens, "new_tokens": suite.new_tokens, "dtype": dtype}
     return Metric(
-        id=f"latency/{name}@{shape}/{dtype}",
+        id=f"latency/{name}@{shape}/{asked}",
         value=found["median"],
         unit="tokens/s" if name == "decode-throughput" else "s",
         n=samples.size,
@@ -129,7 +131,8 @@ def _metric(name: str, samples: Samples, batch: int, suite: LatencySpec, dtype: 
         ci_high=found["high"],
         ci_level=LEVEL,
         protocol=f"{_PROTOCOLS[name]}; greedy, {suite.new_tokens} tokens, end of sequence ignored; median over "
-        f"{len(samples)} repeats after {suite.warmup} warm-up, percentile bootstrap over repeats",
+        f"{len(samples)} repeats after {suite.warmup} warm-up, percentile bootstrap over repeats"
+        + ("" if dtype == asked else f"; this engine computes in {dtype}"),
         higher_is_better=name == "decode-throughput",
         pairing="ratio-of-medians",
         detail={**sizes, **found["spread"]},

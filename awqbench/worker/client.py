@@ -14,6 +14,7 @@ import awqbench.errors as errors
 from awqbench.backends import registry
 from awqbench.backends.base import Capability, FloatArray, Scored, Timing, TopK
 from awqbench.backends.base import Path as Route
+from awqbench.backends.kind import Kind
 from awqbench.worker import promises
 from awqbench.worker.process import WorkerProcess
 from awqbench.worker.promises import BrokenPromise
@@ -39,13 +40,13 @@ class WorkerFailed(Exception):
 class Worker:
     """One backend in a process of its own. A context manager; `description` is what the backend said when it loaded.
 
-    `kind` is a `registry.Kind` or the name of one. Raises UserError, BackendUnavailable, InvalidMeasurement and
+    `kind` is a `Kind` or the name of one. Raises UserError, BackendUnavailable, InvalidMeasurement and
     NotApplicable as the backend raised them, WorkerFailed for the rest.
     """
 
     def __init__(
         self,
-        kind: str | registry.Kind,
+        kind: str | Kind,
         options: dict[str, Any],
         log: Path,
         *,

@@ -23,6 +23,7 @@ from cost import measure
 from judge import Judge
 from table import markdown
 
+from awqbench.environments import create_command, interpreter_of
 from awqbench.record.environment import hardware
 from awqbench.record.files import write_atomic
 from awqbench.sources.models import resolve_model
@@ -52,13 +53,13 @@ def main() -> None:
             contender = CONTENDERS[name]
             key = f"{name} w{asked.bits} g{asked.group_size} draw {draw} of {asked.draws}"
             folder = out / "runs" / key.replace(" ", "-")
-            python = _python(asked.environments, contender.environment)
+            python = Path(sys.executable) if contender.environment == OURS else interpreter_of(contender.environment)
             if key in results["rows"]:
                 row = results["rows"][key]
-            elif python.is_file():
+            elif python is not None:
                 row = _run(contender, python, model_dir, calibration, folder, draw, asked)
             else:
-                print(f"{contender.label}: left out, it has no environment: nox -s 'peers({contender.environment})'")
+                print(f"{contender.label}: left out, it has no environment: {create_command(contender.environment)}")
                 continue
             if row["exit"] == 0 and "kl" not in row:
                 judge = judge or Judge(model_dir, test)
@@ -96,10 +97,6 @@ def _run(
     return row
 
 
-def _python(environments: Path, name: str) -> Path:
-    return Path(sys.executable) if name == OURS else environments / f"peers-{name}" / "bin" / "python"
-
-
 def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"rows": {}}
@@ -113,7 +110,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="demo", help="a folder or a packaged name")
     parser.add_argument("--data", type=Path, default=Path(data) / "wikitext-2" if data else None)
     parser.add_argument("--out", type=Path, default=Path("runs") / "quantizers")
-    parser.add_argument("--environments", type=Path, default=HERE.parents[1] / ".nox")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, metavar="NAME", help=", ".join(CONTENDERS))
     parser.add_argument("--draws", type=int, default=1, help="calibration draws: shifts of the window grid")
     parser.add_argument("--bits", type=int, default=4)

@@ -18,6 +18,7 @@ import torch
 from cost import measure
 from torch import Tensor
 
+from awqbench.environments import create_command, interpreter_of
 from awqbench.formats.load import load_quantized
 from awqbench.record.files import write_atomic
 from awqbench.sources.models import resolve_model
@@ -105,10 +106,10 @@ def _with_rest(probabilities: Tensor) -> Tensor:
 
 
 def _ask(engine: Engine, checkpoint: Path, out: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    python = asked.environments / f"peers-{engine.environment}" / "bin" / "python"
+    python = interpreter_of(engine.environment)
     row = {"engine": engine.label, "dtype": engine.dtype}
-    if not python.is_file():
-        return row | {"error": f"no environment: nox -s 'peers({engine.environment})'"}
+    if python is None:
+        return row | {"error": f"no environment: {create_command(engine.environment)}"}
     stem = f"{checkpoint.name}-{engine.runner}-{engine.environment}-{engine.dtype}"
     answer, log = out / f"{stem}.json", out / f"{stem}.log"
     answer.unlink(missing_ok=True)
@@ -138,7 +139,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="demo", help="whose tokenizer makes the prompt")
     parser.add_argument("--data", type=Path, default=Path(data) / "wikitext-2" if data else None)
     parser.add_argument("--out", type=Path, default=Path("runs") / "interop")
-    parser.add_argument("--environments", type=Path, default=HERE.parents[1] / ".nox")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--deadline", type=float, default=900, help="seconds for each")
     asked = parser.parse_args()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from awqbench.backends.registry import Kind
+from awqbench.backends.kind import Kind
 from awqbench.conformance import Report, conform
 from awqbench.errors import UserError
 

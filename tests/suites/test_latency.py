@@ -116,6 +116,14 @@ def test_batch_sizes_take_turns_after_the_warm_up(tmp_path: Path) -> None:
     assert [len(asked) for asked, _ in worker.asked] == [1, 4] * 3
 
 
+def test_an_engine_that_computes_in_another_type_is_held_beside_the_others(tmp_path: Path) -> None:
+    other = run(tmp_path, worker=ScriptedWorker(dtype="float16")).metrics
+    assert [m.id for m in other] == [m.id for m in run(tmp_path).metrics]
+    timed = next(m for m in other if m.id.startswith("latency/itl"))
+    assert timed.detail["dtype"] == "float16"
+    assert timed.protocol.endswith("this engine computes in float16")
+
+
 def test_warm_up_is_not_in_the_figures(tmp_path: Path) -> None:
     measurement = run(tmp_path, batch_sizes=[1], warmup=2, repeats=2)
     ttft = measurement.items[measurement.items["metric"] == "latency/ttft@batch=1,prompt=8/float32"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from awqbench.backends.registry import Kind
+from awqbench.backends.kind import Kind
 from awqbench.worker import family
 from awqbench.worker.client import Worker, WorkerFailed
 
@@ -25,7 +25,7 @@ KIND = Kind("trouble", "awqbench_trouble.engine:Trouble", "fails on demand", wei
 CLIENT = """
 import json, signal, sys
 from pathlib import Path
-from awqbench.backends.registry import Kind
+from awqbench.backends.kind import Kind
 from awqbench.worker.client import Worker
 
 signal.signal(signal.SIGINT, signal.default_int_handler)

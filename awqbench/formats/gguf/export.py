@@ -16,16 +16,19 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter, LlamaFileType
 from gguf.constants import GGML_QUANT_VERSION
-from gguf.quants import dequantize, quant_shape_to_byte_shape
+from gguf.quants import dequantize, quant_shape_to_byte_shape, quantize
 
 from awqbench.errors import UserError, unknown_choice
 from awqbench.formats.gguf.architecture import Architecture
-from awqbench.formats.gguf.blocks import block_type, pack_blocks
+from awqbench.formats.gguf.blocks import BLOCK, block_type, pack_blocks
 from awqbench.formats.gguf.source import Source
 from awqbench.formats.gguf.tokenizer import write_tokenizer
 
-Kind = Literal["blocks", "f16"]
+Kind = Literal["blocks", "f16", "f32", "q8_0"]
+# What matrices become; what "blocks" leaves over is as with "f16".
+_MATRICES = {"blocks": Type.F16, "f16": Type.F16, "f32": Type.F32, "q8_0": Type.Q8_0}
 _FILE_TYPES = {
+    Type.F32: LlamaFileType.ALL_F32,
     Type.Q4_0: LlamaFileType.MOSTLY_Q4_0,
     Type.Q4_1: LlamaFileType.MOSTLY_Q4_1,
     Type.Q8_0: LlamaFileType.MOSTLY_Q8_0,
@@ -38,13 +41,15 @@ _COMPUTED = "rotary_emb.inv_freq"
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """One tensor of the file; `source` names a quantized linear or a tensor of the checkpoint."""
+    """One tensor of the file; `source` names a quantized linear or a tensor of the checkpoint, `dense` says that its
+    values are stored rather than its codes."""
 
     target: str
     source: str
     type: Type
     shape: tuple[int, ...]
     quantized: bool = False
+    dense: bool = True
 
     @property
     def byte_shape(self) -> tuple[int, ...]:
@@ -58,9 +63,11 @@ def export_gguf(
     """Write `checkpoint`, an AutoAWQ, compressed-tensors or unquantized folder, as the GGUF file `out`.
 
     With `kind` "blocks" integer codes carry over into Q4_0, Q4_1 or Q8_0 blocks as they are; linears whose codes fit
-    no block type, and with "f16" all of them, are stored as float16 of their dequantized weights. Matrices that are not
-    quantized become float16, vectors float32. `pre` overrides llama.cpp's name for how the tokenizer splits text.
-    Linears are read one at a time, and `out` appears when it is complete.
+    no block type, and the matrices that are not quantized, become float16. With "f16", "f32" and "q8_0" every matrix is
+    stored as that, quantized ones dequantized first: embedding and output layer too, as llama.cpp's own converter has
+    them, and rows that 32 does not divide as float16 instead of Q8_0. Vectors are float32 always. `pre` overrides
+    llama.cpp's name for how the tokenizer splits text. Linears are read one at a time, and `out` appears when it is
+    complete.
 
     Returns `types` (how many tensors of each), `bytes`, `rounding` (relative root mean square error that the file adds
     to the quantized weights) and `notes`. Raises UserError when `out` exists, or the architecture, tokenizer or format
@@ -92,21 +99,33 @@ def _plan(source: Source, architecture: Architecture, kind: Kind) -> tuple[list[
     unfit: Counter[str] = Counter()
     for name, linear in source.linears.items():
         scheme = source.scheme(name)
-        fitting = block_type(linear.shape[1], scheme) if kind == "blocks" else Type.F16
+        fitting = block_type(linear.shape[1], scheme) if kind == "blocks" else _dense_type(kind, linear.shape)
         if fitting is None:
             unfit[str(scheme)] += 1
-        plan.append(_Planned(_target(architecture, f"{name}.weight"), name, fitting or Type.F16, linear.shape, True))
+        dense = kind != "blocks" or fitting is None
+        chosen = Type.F16 if fitting is None else fitting  # F32 is number 0
+        plan.append(_Planned(_target(architecture, f"{name}.weight"), name, chosen, linear.shape, True, dense))
     for name in source.others():
         if not name.endswith(_COMPUTED):
             shape = source.shards.entries[name].shape
-            plan.append(_Planned(_target(architecture, name), name, Type.F16 if len(shape) > 1 else Type.F32, shape))
+            plan.append(_Planned(_target(architecture, name), name, _dense_type(kind, shape), shape))
     factors = architecture.rope_factors()
     if factors is not None:
         plan.append(_Planned("rope_freqs.weight", "", Type.F32, factors.shape))
     notes = [f"{count} linears of {scheme} fit no block type: stored as float16" for scheme, count in unfit.items()]
-    if kind == "f16" and source.linears:
-        notes.append("float16 of the dequantized weights: as large as the unquantized model, as good as the quantized")
+    if kind in ("f16", "f32") and source.linears:
+        said = {"f16": "float16", "f32": "float32"}[kind]
+        notes.append(f"{said} of the dequantized weights: as large as the unquantized model, as good as the quantized")
+    if kind == "q8_0" and source.linears:
+        notes.append("the quantized weights were rounded a second time, to 8 bits in blocks of 32")
     return sorted(plan, key=lambda tensor: tensor.target), notes
+
+
+def _dense_type(kind: Kind, shape: tuple[int, ...]) -> Type:
+    """What a tensor that is not carried over as codes is stored as."""
+    if len(shape) < 2:
+        return Type.F32
+    return Type.F16 if kind == "q8_0" and shape[-1] % BLOCK else _MATRICES[kind]
 
 
 def _target(architecture: Architecture, name: str) -> str:
@@ -152,7 +171,7 @@ def _linear(tensor: _Planned, source: Source) -> tuple[npt.NDArray[np.uint8], np
     """A quantized linear's bytes [out, bytes], and the weight they stand for."""
     quantized = source.quantized(tensor.source)
     weight: npt.NDArray[np.float32] = quantized.dequantize().numpy()
-    if tensor.type == Type.F16:
+    if tensor.dense:
         return _bytes(weight, tensor), weight
     try:
         return pack_blocks(quantized, tensor.type), weight
@@ -170,6 +189,9 @@ def _bytes(values: npt.NDArray[np.float32], tensor: _Planned) -> npt.NDArray[np.
         if np.abs(values).max(initial=0) > _HALF_MAX:
             raise UserError(f"{tensor.source} has values beyond float16, which matrices are stored in")
         return np.ascontiguousarray(values.astype(np.float16)).view(np.uint8)
+    if tensor.type == Type.Q8_0:
+        rounded: npt.NDArray[np.uint8] = quantize(values, tensor.type)
+        return rounded
     return np.ascontiguousarray(values).view(np.uint8)
 
 

@@ -23,6 +23,8 @@ _SPLITS = {
 }
 # Merges that tell a family even where tokenizer.json has lost how it splits (one that came out of a GGUF, say).
 _MERGES = {"99849e7c5cde6c31": "smollm"}
+# llama.cpp refuses a file without merges. Text starts as single letters, so these two never come to stand together.
+_INERT_MERGE = "<no> <merge>"
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -44,9 +46,7 @@ def write_tokenizer(writer: GGUFWriter, folder: Path, vocabulary: int, pre: str 
         writer.add_add_space_prefix(_prefixes_space(state))
     else:
         name, notes = _pre_tokenizer(state, pre)
-        if not model["merges"]:
-            raise UserError(f"{folder}: the tokenizer joins no tokens (allowed for GGUF: with merges)")
-        writer.add_token_merges([" ".join(_pair(merge)) for merge in model["merges"]])
+        writer.add_token_merges([" ".join(_pair(merge)) for merge in model["merges"]] or [_INERT_MERGE])
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(name)
         writer.add_add_space_prefix(False)

@@ -47,11 +47,12 @@ def _card(run: Run, name: str, most: int) -> Card:
     counts = {word: sum(select.outcome(rule) == word for rule in rules) for word in select.OUTCOMES}
     given = run.verdict.candidates.get(name) if run.verdict else None
     answer: Answer = given or "none"
-    broken = _broken(run, name)
+    broken = _about(run.verdict.invalid if run.verdict else [], name)
     if broken and answer != "fail":
         answer, reasons = "invalid", broken
     elif answer in ("fail", "inconclusive"):
         reasons = [sentence(rule) for rule in rules if select.outcome(rule) == answer]
+        reasons += _about(run.verdict.unjudged if run.verdict else [], name) if answer == "inconclusive" else []
     elif answer == "pass":
         closest = _closest(rules)
         reasons = [f"closest to its limit: {sentence(closest)}"] if closest else []
@@ -74,9 +75,8 @@ def _closest(rules: list[RuleResult]) -> RuleResult | None:
     return max(judged, key=lambda r: (r.upper or 0.0) / r.margin, default=None)
 
 
-def _broken(run: Run, candidate: str) -> list[str]:
-    """The invalid measurements of one candidate: lines of the verdict that begin with its name."""
-    lines = run.verdict.invalid if run.verdict else []
+def _about(lines: list[str], candidate: str) -> list[str]:
+    """The lines of a verdict that are about one candidate: those that begin with its name."""
     return [line.removeprefix(f"{candidate}/") for line in lines if line.startswith(f"{candidate}/")]
 
 

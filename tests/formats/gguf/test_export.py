@@ -82,6 +82,45 @@ def test_float16_of_everything(made, tmp_path):
     np.testing.assert_array_equal(weights["blk.0.attn_q.bias"], query.bias.numpy(force=True))
 
 
+@pytest.mark.parametrize("format_name", ["autoawq", None])
+@pytest.mark.parametrize(
+    ("kind", "types", "tolerance"),
+    [
+        ("f32", {"F32": 20}, 0.0),
+        ("f16", {"F16": 15, "F32": 5}, 2.0**-11),
+        # Half a step of 1/127 of a block's largest weight, and the scale's own rounding to float16.
+        ("q8_0", {"Q8_0": 15, "F32": 5}, 0.5 / 127 + 2.0**-10),
+    ],
+)
+def test_matrices_of_one_type(made, tmp_path, format_name, kind, types, tolerance):
+    case = made("llama", format_name)
+    report = export_gguf(case.folder, tmp_path / "x.gguf", kind=kind)
+    reader, weights = read(tmp_path / "x.gguf")
+    assert report["types"] == types
+    expected = {"f32": gguf.LlamaFileType.ALL_F32, "f16": gguf.LlamaFileType.MOSTLY_F16}
+    assert reader.get_field("general.file_type").contents() == expected.get(kind, gguf.LlamaFileType.MOSTLY_Q8_0)
+    if format_name:
+        assert (report["rounding"] == 0) == (kind == "f32")
+        assert len(report["notes"]) == 1
+    for name, module in {
+        "token_embd": "model.embed_tokens",
+        "blk.1.attn_q": "model.layers.1.self_attn.q_proj",
+        "blk.0.ffn_down": "model.layers.0.mlp.down_proj",
+    }.items():
+        found = weights[f"{name}.weight"]
+        if name.endswith("attn_q"):
+            found = unpermuted(found, 4)
+        wanted = case.model.get_submodule(module).weight.numpy(force=True)
+        blocks = np.abs(wanted).reshape(len(wanted), -1, 32).max(-1).repeat(32, axis=1)
+        assert (np.abs(found - wanted) <= tolerance * blocks).all()
+
+
+def test_rows_that_no_block_divides_stay_float16(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("awqbench.formats.gguf.export.BLOCK", 64)  # the families' rows are of 64 and 96
+    report = export_gguf(made("llama", None).folder, tmp_path / "x.gguf", kind="q8_0")
+    assert report["types"] == {"Q8_0": 13, "F16": 2, "F32": 5}
+
+
 def test_an_unquantized_folder(made, tmp_path):
     case = made("qwen3", None)
     report = export_gguf(case.folder, tmp_path / "x.gguf")
@@ -96,7 +135,7 @@ def test_what_is_refused(made, tmp_path):
     (tmp_path / "there.gguf").touch()
     with pytest.raises(UserError, match="exists already"):
         export_gguf(case.folder, tmp_path / "there.gguf")
-    with pytest.raises(UserError, match=r"unknown kind of GGUF 'q4' .allowed: blocks, f16"):
+    with pytest.raises(UserError, match=r"unknown kind of GGUF 'q4' .allowed: blocks, f16, f32, q8_0"):
         export_gguf(case.folder, tmp_path / "x.gguf", kind="q4")
     config = json.loads((case.folder / "config.json").read_text())
     for change, message in (

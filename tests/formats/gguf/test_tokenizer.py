@@ -72,15 +72,19 @@ def test_sentencepiece_style(written):
     assert written(tokenizer.to_str(), vocabulary=9)[0]["add_space_prefix"] is False
 
 
+def test_a_tokenizer_of_bytes_alone_gets_a_merge_that_never_happens(written):
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    lone = Tokenizer(models.BPE({letter: index for index, letter in enumerate(letters)}, []))
+    lone.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    (merge,) = written(lone.to_str())[0]["merges"]
+    assert all(len(side) > 1 and side not in letters for side in merge.split(" "))
+
+
 def test_what_cannot_be_carried(written, byte_pair, tmp_path):
     with pytest.raises(UserError, match=r"has token 263, config.json a vocabulary of 200"):
         written(byte_pair().to_str(), vocabulary=200)
     with pytest.raises(UserError, match=r"type WordLevel .allowed for GGUF: BPE"):
         written(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).to_str())
-    lone = Tokenizer(models.BPE({"a": 0}, []))
-    lone.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    with pytest.raises(UserError, match="joins no tokens"):
-        written(lone.to_str())
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="no tokenizer that GGUF can carry"):
         write_tokenizer(gguf.GGUFWriter(tmp_path / "y.gguf", "llama"), tmp_path, 9)

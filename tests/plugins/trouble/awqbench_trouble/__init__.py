@@ -1,6 +1,6 @@
 """A backend kind that fails on demand, installed as any other plugin is."""
 
-from awqbench.backends.registry import Kind
+from awqbench.backends.kind import Kind
 
 KIND = Kind(
     "trouble",

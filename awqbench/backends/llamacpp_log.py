@@ -1,0 +1,57 @@
+"""llama.cpp's log: warnings go to the cell's log, everything is kept for a while to say why something failed."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import sys
+from collections import deque
+from typing import Any
+
+_WARNING, _ERROR, _CONTINUED = 3, 4, 5
+_KEPT = 400
+_BUFFER = re.compile(r"(\S+) model buffer size\s*=\s*([\d.]+) MiB")
+_CACHE = re.compile(r"\bK \((\w+)\).*\bV \((\w+)\)")
+
+
+class Log:
+    """Receives what llama.cpp says, from any thread."""
+
+    def __init__(self) -> None:
+        self.lines: deque[tuple[int, str]] = deque(maxlen=_KEPT)
+        self._level = 0
+        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(self._receive)
+
+    def attach(self, functions: Any) -> None:
+        """Take over the library's log. It is the process's, not a model's."""
+        functions.llama_log_set(ctypes.cast(self._callback, ctypes.c_void_p), None)
+
+    def _receive(self, level: int, text: bytes | None, _: Any) -> None:
+        if level != _CONTINUED:
+            self._level = level
+        line = (text or b"").decode(errors="replace")
+        if line.strip(" .\n"):
+            self.lines.append((self._level, line.rstrip("\n")))
+            if self._level in (_WARNING, _ERROR):
+                sys.stderr.write(line if line.endswith("\n") else f"{line}\n")
+
+    def clear(self) -> None:
+        """Forget what was said before."""
+        self.lines.clear()
+
+    def reason(self) -> str:
+        """The first error since `clear`, without the name of the function that met it; "" when there was none."""
+        errors = [line for level, line in self.lines if level == _ERROR]
+        return re.sub(r"^\w+: ", "", errors[0]).strip() if errors else ""
+
+    def buffers(self) -> dict[str, float]:
+        """Where the weights went since `clear`, MiB: {"CPU_Mapped": 86.9, "CPU_REPACK": 60.8}."""
+        found: dict[str, float] = {}
+        for _, line in self.lines:
+            for name, size in _BUFFER.findall(line):
+                found[name] = found.get(name, 0.0) + float(size)
+        return found
+
+    def cache_types(self) -> set[str]:
+        """Types of the key-value caches made since `clear`, as llama.cpp named them."""
+        return {name for _, line in self.lines for pair in _CACHE.findall(line) for name in pair}
