@@ -27,8 +27,10 @@ def generation_is_greedy(subject: Subject) -> str:
                 rival = [*ids[: len(prompt) + place], int(scored.argmax[place])]
                 best = subject.worker.score([rival], [len(rival) - 1])[0].logprobs[0]
                 behind = max(behind, float(best - scored.logprobs[place]))
+        elif subject.worker.offers("topk-logprobs"):
+            behind = max(behind, _behind_the_top(subject, ids, len(prompt)))
         else:
-            raise NotOffered("neither logprobs nor score to compare with")
+            raise NotOffered("no log-probabilities to compare with")
     return within("a token is short of the most likely by", behind, subject.tolerance)
 
 
@@ -55,6 +57,15 @@ def every_step_is_timed(subject: Subject) -> str:
         if not timing.ttft_s > 0 or not math.isfinite(timing.ttft_s) or min(timing.gaps_s) < 0:
             raise Failed(f"{timing.ttft_s} s to the first token, shortest gap {min(timing.gaps_s)} s, batch {batch}")
     return f"{len(timing.gaps_s)} gaps for 6 tokens"
+
+
+def _behind_the_top(subject: Subject, ids: list[int], start: int) -> float:
+    """How far a token is behind the top of its row; infinitely, where it is not in the row."""
+    k = min(5, int(subject.worker.description["topk"]))
+    found = list(subject.worker.topk_logprobs(ids, start, k))
+    tops, logprobs = np.concatenate([t.ids for t in found]), np.concatenate([t.logprobs for t in found])
+    own = np.where(tops == np.asarray(ids[start:])[:, None], logprobs, -np.inf).max(axis=1)
+    return float((logprobs.max(axis=1) - own).max())
 
 
 def _answers(subject: Subject) -> tuple[list[list[int]], list[list[int]]]:

@@ -13,7 +13,7 @@ from awqbench.worker.client import WorkerFailed
 from awqbench.worker.promises import CAPABILITIES
 
 _FIELDS: dict[str, Any] = {
-    "dtype": str, "device": str, "kernel": str, "engine": str, "engine_version": str, "load_s": int | float,
+    "dtype": str, "device": str, "kernel": str, "engine": str, "engine_version": str, "load_s": int | float | None,
     "max_positions": int, "vocab_size": int | None, "weight_bytes": int | None,
 }  # fmt: skip
 GROWTH_BYTES = 64 * 2**20

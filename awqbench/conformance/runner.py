@@ -111,6 +111,8 @@ def _finding(check: Check, subject: Subject) -> Finding:
         return Finding(name, promise, "not offered", str(error))
     except (Failed, WorkerFailed, AwqbenchError) as error:
         return Finding(name, promise, "fail", str(error))
+    except Exception as error:  # an answer of another form than any check foresees
+        return Finding(name, promise, "fail", f"{type(error).__name__}: {error}")
 
 
 @contextmanager

@@ -46,7 +46,8 @@ class WorkerPool:
         `fresh` asks for a new process, as timings and memory peaks want. Any exception ends the worker: after a
         failure its state is not to be trusted.
         """
-        if fresh or engine != self._engine or self._worker is None:
+        # One that died idle, of a lack of memory say, must not cost the next job.
+        if fresh or engine != self._engine or self._worker is None or not self._worker.alive:
             self._drop()
         output = self._folder / "worker.log"
         start = output.stat().st_size if self._worker and output.exists() else 0

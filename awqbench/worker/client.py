@@ -81,6 +81,11 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         self.close(GRACE_SECONDS if kind is None else 0)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+        return not self._closed and self._process.alive
+
     def close(self, grace_s: float = GRACE_SECONDS) -> int:
         """End the worker and every process it started, wherever these went. Returns its exit status (negative: signal).
 
@@ -121,6 +126,7 @@ class Worker:
                 vocabulary = self.description.get("vocab_size")
                 rows += len(self._kept("logprobs", promises.rows, arrays["logprobs"], vocabulary))
                 yield arrays["logprobs"]
+            del arrays
         self._kept("logprobs", promises.count, "rows", rows, len(ids) - start)
 
     def topk_logprobs(self, ids: Sequence[int], start: int, k: int) -> Iterator[TopK]:

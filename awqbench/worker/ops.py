@@ -119,6 +119,7 @@ def _score(session: Session, message: Message, arrays: Arrays) -> Iterator[Answe
 def _logprobs(session: Session, message: Message, arrays: Arrays) -> Iterator[Answer]:
     for chunk in session.backend.logprobs(arrays["ids"].tolist(), message["start"], message["path"]):
         yield {}, {"logprobs": np.asarray(chunk, np.float32)}
+        del chunk  # tens of megabytes: it must be gone before the next one is made
 
 
 def _topk_logprobs(session: Session, message: Message, arrays: Arrays) -> Iterator[Answer]:

@@ -71,6 +71,11 @@ class WorkerProcess:
             family.end(lambda: family.marked(self._mark))  # were the guard itself killed, orphans would be left
         return self._guard.wait()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the worker and its guard run."""
+        return self._guard.poll() is None
+
     def obituary(self) -> str:
         """How a worker that closed the connection came to its end."""
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -25,8 +25,8 @@ def description(found: Any) -> dict[str, Any]:
         raise BrokenPromise("its description has no list of capabilities")
     if unknown := [name for name in capabilities if name not in CAPABILITIES]:
         raise BrokenPromise(f"it declares {unknown[0]!r} (allowed: {', '.join(CAPABILITIES)})")
-    if not isinstance(found.get("load_s"), int | float):
-        raise BrokenPromise("its description has no load_s, the seconds that loading took")
+    if not isinstance(found.get("load_s", ""), int | float | None):
+        raise BrokenPromise("its description has no load_s: seconds, or None where the weights were loaded before")
     return found
 
 

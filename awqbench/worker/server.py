@@ -45,6 +45,7 @@ class Server:
             return
         for part in PARTS[op](self.session, message, arrays):
             self._reply("part", *part)
+            del part  # a chunk of a vocabulary must not wait here while the next one is made
         self._reply("result")
 
     def _reply(self, kind: str, message: Message | None = None, arrays: Arrays | None = None) -> None:

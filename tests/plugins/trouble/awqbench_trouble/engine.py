@@ -59,6 +59,20 @@ class Trouble(BackendBase):
         return {"session": child.pid, "orphan": orphan(dict(os.environ)), "stranger": orphan({})}
 
 
+class Wide(BackendBase):
+    """Distributions over a large vocabulary, and nothing else."""
+
+    vocabulary = 131_072
+
+    def load(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"vocab_size": self.vocabulary, "load_s": 0.0, "capabilities": ["logprobs"]}
+
+    def logprobs(self, ids: list[int], start: int, path: str) -> Iterator[np.ndarray]:
+        for low in range(start - 1, len(ids) - 1, 128):
+            rows = min(128, len(ids) - 1 - low)
+            yield np.full((rows, self.vocabulary), -np.log(self.vocabulary), np.float32)
+
+
 def orphan(environment: dict[str, str]) -> int:
     """A process without a parent, in a session of its own."""
     read, write = os.pipe()
