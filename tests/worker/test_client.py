@@ -20,7 +20,7 @@ from awqbench.worker import promises
 from awqbench.worker.client import Worker, WorkerFailed
 
 OPTIONS = {"dtype": "float32", "device": "cpu", "threads": 1, "batch_size": 4}
-OWN_BACKEND_MODULES = ("base", "built_in", "kind", "registry")
+OWN_BACKEND_MODULES = ("base", "built_in", "kind", "openai_settings", "registry")
 TROUBLE = Kind("trouble", "awqbench_trouble.engine:Trouble", "fails on demand", weights="model")
 
 
