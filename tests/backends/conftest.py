@@ -112,15 +112,16 @@ IDS = np.random.default_rng(0).integers(3, 259, 64).tolist()
 
 @pytest.fixture(scope="session")
 def expected(small_llama: Path) -> Callable[[Path | None], np.ndarray]:
-    """Log-probabilities [63, vocabulary] of one text by our own backends in float32: the model's, or a checkpoint's."""
-    from awqbench.backends.packed import PackedBackend
+    """Log-probabilities [63, vocabulary] of one text in float32: the model's, or with a checkpoint's weights in it."""
     from awqbench.backends.reference import ReferenceBackend
+    from awqbench.formats.load import read_quantized
 
     @cache
     def compute(folder: Path | None) -> np.ndarray:
-        backend = PackedBackend() if folder else ReferenceBackend()
-        options = {"dtype": "float32", "device": "cpu", "threads": None, "runtime": "transformers"}
-        backend.load({**options, "weights": str(folder or small_llama)})
+        backend = ReferenceBackend()
+        backend.load({"dtype": "float32", "device": "cpu", "threads": None, "weights": str(small_llama)})
+        for name, packed in read_quantized(folder).items() if folder else ():
+            backend.model.get_submodule(name).weight.copy_(packed.dequantize())
         return np.concatenate(list(backend.logprobs(IDS, 1, "prefill")))
 
     return compute
