@@ -10,7 +10,7 @@ import torch
 from awqbench.backends.linears import count_linears
 from awqbench.backends.pretrained import first_line, load_pretrained
 from awqbench.backends.settings import choice, flag
-from awqbench.backends.torch_engine import TorchEngine
+from awqbench.backends.torch_engine import TorchEngine, storage_bytes
 from awqbench.errors import BackendUnavailable, UserError
 
 
@@ -31,12 +31,23 @@ class BitsAndBytesBackend(TorchEngine):
 
     def kernel(self) -> str:
         """The classes of the linears, counted, with the number format of the 4-bit ones."""
-        kinds = {
-            str(state.quant_type)
-            for module in self.model.modules()
-            if (state := getattr(getattr(module, "weight", None), "quant_state", None)) is not None
-        }
-        return count_linears(self.model) + "".join(f" ({kind})" for kind in sorted(kinds))
+        formats = sorted({str(state.quant_type) for state in self._states()})
+        return count_linears(self.model) + "".join(f" ({name})" for name in formats)
+
+    def weight_bytes(self) -> int:
+        """Scales lie beside the 4-bit weights, not among the model's parameters."""
+        beside = [tensor for state in self._states() for tensor in _scales(state)]
+        return storage_bytes([*self.model.parameters(), *self.model.buffers(), *beside])
+
+    def _states(self) -> list[Any]:
+        weights = (getattr(module, "weight", None) for module in self.model.modules())
+        return [state for weight in weights if (state := getattr(weight, "quant_state", None)) is not None]
+
+
+def _scales(state: Any) -> list[torch.Tensor]:
+    """The scales of one weight; `state2` holds those of the scales, with double quantization."""
+    own = [state.absmax, state.code]
+    return own + (_scales(state.state2) if getattr(state, "state2", None) is not None else [])
 
 
 def configuration(options: dict[str, Any], dtype: torch.dtype) -> Any:

@@ -24,7 +24,7 @@ def whole(settings: Mapping[str, Any], name: str, default: int | None, minimum: 
         return default
     if type(value) is not int or value < minimum:
         raise UserError(f"option {name} is {value!r} (allowed: a whole number, {minimum} or more)")
-    return value
+    return int(value)
 
 
 def flag(settings: Mapping[str, Any], name: str, default: bool | None) -> bool | None:

@@ -11,7 +11,8 @@ def inspect(model: Any) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     hidden = False
     for module in model.modules():
-        if (method := getattr(module, "quant_method", None)) is None or "Embedding" in type(method).__name__:
+        method = getattr(module, "quant_method", None)
+        if method is None or any(word in type(method).__name__ for word in ("Embedding", "KVCache")):
             continue
         counts[_multiplies(module, method)] += 1
         weight = getattr(module, "weight", None)
