@@ -20,7 +20,7 @@ from awqbench.worker import promises
 from awqbench.worker.client import Worker, WorkerFailed
 
 OPTIONS = {"dtype": "float32", "device": "cpu", "threads": 1, "batch_size": 4}
-OWN_BACKEND_MODULES = ("base", "built_in", "kind", "registry")
+OWN_BACKEND_MODULES = ("base", "built_in", "kind", "openai_settings", "registry")
 TROUBLE = Kind("trouble", "awqbench_trouble.engine:Trouble", "fails on demand", weights="model")
 
 
@@ -228,7 +228,7 @@ def test_a_large_chunk_is_there_once_in_the_worker(plugin_folder: Path, tmp_path
         before = wide.memory()["host_now"]
         rows = [len(chunk) for chunk in wide.logprobs([0] * 385, 1, "prefill")]
         assert rows == [128] * 3
-        assert 64 * 2**20 <= wide.memory()["host_peak"] - before < 72 * 2**20
+        assert 60 * 2**20 < wide.memory()["host_peak"] - before < 72 * 2**20
 
 
 def test_a_worker_that_died_idle_is_noticed(tiny_llama: Path, plugin_folder: Path, tmp_path: Path) -> None:
