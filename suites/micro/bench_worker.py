@@ -4,8 +4,9 @@ r"""What the worker costs: the reference's engine scoring in a worker process ag
 
 The items are those of a real run: sequences of a multiple-choice task and windows of a text. Both contestants take
 turns within a round, and the one that begins alternates, so that what else the machine does meets them alike. A ratio
-is the median over rounds of worker over in-process time, with a percentile bootstrap over rounds. Every result is
-compared: the worker's numbers must be the engine's own, to the last bit.
+is the median over rounds of worker over in-process time, with a percentile bootstrap over rounds. Processor time, of
+the client and the worker together, is given beside the clock's: with one thread it hardly depends on what else runs.
+Every result is compared: the worker's numbers must be the engine's own, to the last bit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from awqbench.backends.base import Scored
 from awqbench.backends.registry import create, kind
@@ -49,15 +51,22 @@ def windows(tokenizer: Any, count: int, length: int) -> Items:
     return [ids[i * length : (i + 1) * length] for i in range(count)], [1] * count
 
 
-def in_turns(contestants: dict[str, Callable[[], list[Scored]]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+def in_turns(contestants: dict[str, Callable[[], list[Scored]]], rounds: int, worker: int) -> dict[str, Any]:
+    """Seconds of each contestant in each round, by the clock and of processors; `worker` is a process id."""
+    process = psutil.Process(worker)
+
+    def busy() -> float:
+        used = process.cpu_times()
+        return time.process_time() + used.user + used.system
+
+    seconds: dict[str, Any] = {name: {"clock": [], "processor": []} for name in contestants}
     for number in range(rounds):
         order = list(contestants)
         for name in order if number % 2 else reversed(order):
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), busy()
             contestants[name]()
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name]["clock"].append(time.perf_counter() - begin)
+            seconds[name]["processor"].append(busy() - used)
     return seconds
 
 
@@ -103,12 +112,18 @@ def main() -> None:
             for one, other in zip(warm["in process"], warm["worker"], strict=True):
                 assert np.array_equal(one.logprobs, other.logprobs)
                 assert np.array_equal(one.argmax, other.argmax)
-            seconds = in_turns(contestants, asked.rounds)
-            middle, low, high = ratio(seconds["worker"], seconds["in process"])
+            seconds = in_turns(contestants, asked.rounds, worker.pid)
             tokens = sum(map(len, sequences))
-            found[name] = {"seconds": seconds, "ratio": middle, "low": low, "high": high, "tokens": tokens}
-            medians = ", ".join(f"{who} {np.median(times):.3f} s" for who, times in seconds.items())
-            print(f"{name} ({tokens} tokens): {medians}; worker / in process {middle:.3f} [{low:.3f}, {high:.3f}]")
+            found[name] = {"tokens": tokens, "seconds": seconds}
+            print(f"{name} ({tokens} tokens)")
+            for series in ("clock", "processor"):
+                one, other = (seconds[who][series] for who in contestants)
+                middle, low, high = ratio(other, one)
+                found[name][series] = {"ratio": middle, "low": low, "high": high}
+                print(
+                    f"  {series:<9}  in process {np.median(one):.3f} s, worker {np.median(other):.3f} s: "
+                    f"{middle:.3f} times [{low:.3f}, {high:.3f}]"
+                )
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=2))
 
