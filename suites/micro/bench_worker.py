@@ -6,7 +6,8 @@ The items are those of a real run: sequences of a multiple-choice task and windo
 turns within a round, and the one that begins alternates, so that what else the machine does meets them alike. A ratio
 is the median over rounds of worker over in-process time, with a percentile bootstrap over rounds. Processor time, of
 the client and the worker together, is given beside the clock's: with one thread it hardly depends on what else runs.
-Every result is compared: the worker's numbers must be the engine's own, to the last bit.
+Every result is compared: the worker's numbers must be the engine's own, to the last bit. First, an engine that does
+nothing answers the same requests: that is the protocol's own time.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from awqbench.backends.base import Scored
+from awqbench.backends.base import BackendBase, Scored
+from awqbench.backends.kind import Kind
 from awqbench.backends.registry import create, kind
 from awqbench.record.environment import hardware
 from awqbench.resources import content
@@ -32,6 +34,33 @@ from awqbench.suites.likelihood import encode, encode_pair
 from awqbench.worker.client import Worker
 
 Items = tuple[list[list[int]], list[int]]
+
+
+class Nothing(BackendBase):
+    """Scores of zero, at once."""
+
+    def load(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"load_s": 0.0, "capabilities": ["score"]}
+
+    def score(self, sequences: list[list[int]], starts: list[int]) -> Iterator[Scored]:
+        for sequence, start in zip(sequences, starts, strict=True):
+            yield Scored(np.zeros(len(sequence) - start, np.float32), np.zeros(len(sequence) - start, np.int32))
+
+
+def protocol_alone(sets: dict[str, Items], scratch: Path, rounds: int = 200) -> dict[str, float]:
+    """Median milliseconds of a request to an engine that does nothing."""
+    kind = Kind("nothing", "bench_worker:Nothing", "does nothing", weights="model")
+    found = {}
+    with Worker(kind, {}, scratch / "nothing.txt", environment={"PYTHONPATH": str(Path(__file__).parent)}) as worker:
+        for name, (sequences, starts) in sets.items():
+            times = []
+            for _ in range(rounds):
+                begin = time.perf_counter()
+                worker.score(sequences, starts)
+                times.append(time.perf_counter() - begin)
+            found[name] = 1000 * float(np.median(times))
+            print(f"the protocol alone, {name}: {found[name]:.2f} ms a request")
+    return found
 
 
 def choices(tokenizer: Any, count: int) -> Items:
@@ -99,9 +128,16 @@ def main() -> None:
         "model_dir": str(folder), "weights": str(folder), "dtype": "float32", "device": "cpu",
         "threads": asked.threads, "batch_size": None,
     }  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        alone = protocol_alone(sets, Path(scratch))
     engine = create(kind("reference").target)
     engine.load(options)
-    found: dict[str, Any] = {"machine": hardware(), "threads": asked.threads, "rounds": asked.rounds}
+    found: dict[str, Any] = {
+        "machine": hardware(),
+        "threads": asked.threads,
+        "rounds": asked.rounds,
+        "protocol_ms": alone,
+    }
     with tempfile.TemporaryDirectory() as scratch, Worker("reference", options, Path(scratch) / "log.txt") as worker:
         for name, (sequences, starts) in sets.items():
             contestants: dict[str, Callable[[], list[Scored]]] = {
