@@ -21,7 +21,7 @@ OPTIONS = {
     "dtype": "what the server computes in, for the record: no server tells",
     "concurrency": "requests in flight at once (default 4)",
     "topk": "most likely tokens to ask for at a position, at most (default 1000)",
-    "distributions": "whole (default) or top: whether llama.cpp's server is asked for the whole vocabulary, which is slow",
+    "distributions": "whole (default) or top: whether llama.cpp is asked for the whole vocabulary, which is slow",
     "timeout": "seconds that one request may take (default 600)",
     "retries": "further tries of a request that met 429, 502, 503 or a broken connection (default 5)",
     "headers": "table of further HTTP headers; they stand in the record, so none may be secret",
