@@ -3,6 +3,7 @@
 nox -s bench             quantize the demo model, measure it against its reference, judge it, write a report
 nox -s bench -- --model PATH_OR_HUB_ID
 nox -s tests             the test suite, against the installed wheel
+nox -s engines           the tests that need engines' environments, which it makes where they are missing: 5 GB
 nox -s lint              ruff and mypy
 nox -s gate              the regression gate: a small run against the committed baseline (-- --update replaces it)
 nox -s environments -- NAME...    environments of engines and other quantizers, by `awqbench env create`; none: list
@@ -31,6 +32,7 @@ GATE = Path("suites/gate.toml")
 GATE_RUN = Path("runs/gate")
 BASELINE = Path("tests/baselines/demo.json")
 QUANTIZERS = Path("suites/quantizers")
+ENGINES = ("bitsandbytes", "torchao", "gptqmodel", "vllm", "llamacpp")
 
 
 def install(session: nox.Session, extras: str) -> None:
@@ -57,6 +59,15 @@ def measure(session: nox.Session, preset: str) -> Path:
     return out
 
 
+def environment_of_tests() -> dict[str, str]:
+    """No hub, one thread for each process, and the local data sets where there are any."""
+    env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    data = ROOT.parent / "shared" / "data"
+    if "AWQBENCH_DATA" not in os.environ and data.is_dir():
+        env["AWQBENCH_DATA"] = str(data)
+    return env
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Model in, verdict and report out. Options: --model, --preset, --out; the rest goes to `awqbench run`."""
@@ -69,14 +80,19 @@ def bench(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The test suite, a process for each core. Arguments go to pytest; -n 0 keeps it in one process."""
     install(session, "demo,dev")
-    env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    data = ROOT.parent / "shared" / "data"
-    if "AWQBENCH_DATA" not in os.environ and data.is_dir():
-        env["AWQBENCH_DATA"] = str(data)
     # Not `python -m pytest`: that puts the checkout on sys.path, where kernels/ would shadow a package of that name.
     # A file's tests share what its fixtures made, so files are what is dealt out.
-    # What needs an engine's own environment has a session of its own.
-    session.run("pytest", "-m", "not engines", "-n", "auto", "--dist", "loadfile", *session.posargs, env=env)
+    chosen = ("-m", "not engines") if "-m" not in session.posargs else ()
+    session.run("pytest", "-n", "auto", "--dist", "loadfile", *chosen, *session.posargs, env=environment_of_tests())
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """The tests that need engines' environments, one at a time: vLLM and others each want the machine."""
+    install(session, "demo,dev")
+    for name in ENGINES:
+        session.run("awqbench", "env", "create", name)
+    session.run("pytest", "-m", "engines", *session.posargs, env=environment_of_tests())
 
 
 @nox.session

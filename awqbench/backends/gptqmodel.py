@@ -1,0 +1,55 @@
+"""GPTQModel: GPTQ and AWQ checkpoints through its kernels."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from awqbench.backends.linears import count_linears
+from awqbench.backends.pretrained import first_line, load_pretrained
+from awqbench.backends.torch_engine import TorchEngine
+from awqbench.backends.transformers_config import quantization_of
+from awqbench.errors import BackendUnavailable, NotApplicable, UserError, unknown_choice
+
+METHODS = ("awq", "gptq")
+
+
+class GptqModelBackend(TorchEngine):
+    """A 4-bit folder through `GPTQModel.load`; the unquantized model through transformers in the same environment."""
+
+    def load(self, options: dict[str, Any]) -> dict[str, Any]:
+        """See `TorchEngine.load`. The first load on a machine compiles its kernels."""
+        return {**super().load(options), "engine": "gptqmodel", "engine_version": version("gptqmodel")}
+
+    def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
+        """Load `weights`; the option `kernel` is a name of GPTQModel's `BACKEND`."""
+        method = quantization_of(options["weights"]).get("quant_method")
+        if method is None:
+            return load_pretrained(options, dtype).to(self.device)
+        if method not in METHODS:
+            raise NotApplicable(f"GPTQModel runs {' and '.join(METHODS)} checkpoints, and this one is {method}")
+        try:
+            from gptqmodel import BACKEND, GPTQModel
+        except ImportError as error:
+            raise BackendUnavailable(f"{first_line(error)}: awqbench env create gptqmodel") from error
+        asked = (options.get("settings") or {}).get("kernel", "auto")
+        kernels = {backend.name.lower(): backend for backend in BACKEND}
+        if asked not in kernels:
+            raise unknown_choice("option kernel", asked, kernels)
+        try:
+            loaded = GPTQModel.load(
+                options["weights"],
+                device=str(self.device),
+                backend=kernels[asked],
+                dtype=dtype,
+                trust_remote_code=options.get("trust_remote_code", False),
+            )
+        except (NotImplementedError, ValueError) as error:
+            raise UserError(f"GPTQModel cannot load {options['weights']}: {first_line(error)}") from error
+        return loaded.model
+
+    def kernel(self) -> str:
+        """The classes of the linears, counted."""
+        return count_linears(self.model)
