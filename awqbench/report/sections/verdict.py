@@ -39,7 +39,7 @@ class Card:
 
 
 def cards(run: Run, most: int = 3) -> list[Card]:
-    """One card per candidate, `most` reasons each, the most serious first; one for all that no limit was declared for."""
+    """One card per candidate, `most` reasons each, the gravest first; one for all that were not judged."""
     made = [_card(run, name, most) for name in select.candidates(run)]
     unjudged = [card.candidate for card in made if card.answer == "none"]
     judged = [card for card in made if card.answer != "none"]
