@@ -66,6 +66,6 @@ def refuse_wrong_zeros(model: Any, dtype: str) -> None:
     """
     if any(type(module).__name__ == "TorchFusedLinear" for module in model.modules()):
         raise NotApplicable(
-            f"GPTQModel multiplies asymmetric GPTQ weights in {dtype} on a CPU by TorchFusedLinear, which ignores their "
-            "zero points (seen in 7.7.0; allowed: dtype bfloat16 or float16, or option kernel 'torch' with these)"
+            f"GPTQModel multiplies asymmetric GPTQ weights in {dtype} on a CPU by TorchFusedLinear, which ignores "
+            "their zero points (seen in 7.7.0; allowed: dtype bfloat16 or float16, or option kernel 'torch' with these)"
         )
