@@ -84,8 +84,8 @@ def init(
     preset: Annotated[
         str,
         typer.Option(
-            help="smoke (a minute), default (minutes on two cores), full (hours), or domains (how much the calibration "
-            "text matters)."
+            help="smoke (a minute), default (minutes on two cores), full (hours), domains (how much the calibration "
+            "text matters), or engines (one checkpoint in every engine)."
         ),
     ] = "default",
     model: Annotated[str | None, typer.Option(help="A folder, a packaged name or a hub id.")] = None,
@@ -197,19 +197,24 @@ def baseline(
 
 @app.command()
 def audit(
-    checkpoint: Annotated[Path, typer.Argument(help="A quantized checkpoint, whoever made it.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A quantized checkpoint's folder, or a GGUF file.")],
     reference: Annotated[str, typer.Option(help="The unquantized model: a folder, a packaged name or a hub id.")],
     out: Annotated[Path, typer.Option(help="The run directory.")] = Path("audit"),
     preset: Annotated[str, typer.Option(help="smoke, default or full.")] = "default",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="What runs it (awq, vllm, llamacpp, gptqmodel, transformers ...); default: what fits it."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure an existing checkpoint against its reference, with round-to-nearest left out.
 
     Example: [bold]awqbench audit ./my-model-awq --reference ./my-model --out runs/audit[/]
+    Example: [bold]awqbench audit ./my-model-Q4_K_M.gguf --reference ./my-model[/]
     """
     from awqbench.presets import audit_spec
 
-    raise typer.Exit(_measured(_measure(audit_spec(preset, checkpoint, reference), out, as_json)))
+    raise typer.Exit(_measured(_measure(audit_spec(preset, checkpoint, reference, engine), out, as_json)))
 
 
 @app.command()

@@ -50,6 +50,7 @@ def diagnose() -> list[Check]:
         _compiler,
         _gpu,
         _cuda_kernels,
+        _backends,
         _demo_model,
         _demo_text,
         _hub,
@@ -142,6 +143,33 @@ def _cuda_kernels() -> Iterator[Check]:
             yield Check("cuda kernels", "ok", "not needed: no GPU to run them on")
     except BackendUnavailable as error:
         yield Check("cuda kernels", "warn", str(error), f"build them: {cuda_build.BUILD}")
+
+
+def _backends() -> Iterator[Check]:
+    """Every backend kind, those of plugins too, and whether it can run here."""
+    if importlib.util.find_spec("numpy") is None:
+        return
+    from awqbench.backends.registry import kinds
+    from awqbench.environments import resolve
+    from awqbench.errors import BackendUnavailable, UserError
+
+    try:
+        found = kinds()
+    except UserError as error:
+        yield Check("backends", "missing", str(error), "mend or uninstall the plugin: no spec can be read with it")
+        return
+    for kind in found.values():
+        name = f"backend {kind.name}"
+        summary = kind.summary if kind.target.startswith("awqbench.") else f"{kind.summary} (plugin {kind.target})"
+        try:
+            runs = resolve(kind, None)
+        except BackendUnavailable as error:
+            # Engines that are not installed stop nothing but their own cells.
+            _, _, command = str(error).rpartition(": ")
+            yield Check(name, "warn", f"{summary}: cannot run here. {error}", command)
+        else:
+            versions = ", ".join(f"{package} {version}" for package, version in runs.versions.items())
+            yield Check(name, "ok", f"{summary}{f': {versions}' if versions else ''}")
 
 
 def _demo_model() -> Iterator[Check]:

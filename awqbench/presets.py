@@ -8,7 +8,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from awqbench.backends import registry
 from awqbench.errors import UserError, unknown_choice
+from awqbench.formats.config import read_config
 from awqbench.resources import content
 from awqbench.spec import RunSpec, parse_spec
 
@@ -26,13 +28,47 @@ def preset_text(name: str, model: str | None = None) -> str:
     return re.sub(r'(?m)^source = ".*"', lambda _: f"source = {json.dumps(model)}", text, count=1)
 
 
-def audit_spec(preset: str, checkpoint: Path, reference: str) -> RunSpec:
-    """A preset turned on one existing checkpoint: the reference and that checkpoint, nothing quantized."""
-    if not checkpoint.is_dir():
-        raise UserError(f"no checkpoint folder at {checkpoint}")
+def audit_spec(preset: str, checkpoint: Path, reference: str, engine: str | None = None) -> RunSpec:
+    """A preset turned on one existing checkpoint: the reference and that checkpoint, nothing quantized.
+
+    `engine` is a backend kind; by default `audit_engine` chooses. Raises UserError for a checkpoint that is not there,
+    or an engine that runs no checkpoints.
+    """
+    if not checkpoint.exists():
+        raise UserError(f"no checkpoint at {checkpoint} (allowed: a folder, or a GGUF file)")
+    name = engine or audit_engine(checkpoint)
+    if registry.kind(name).weights not in {"made", "folder", "gguf"}:
+        raise UserError(f"{name} runs no existing checkpoint (allowed: {', '.join(_checkpoint_kinds())})")
     data: dict[str, Any] = tomllib.loads(preset_text(preset, reference))
     data["backends"] = {
         "reference": {"kind": "reference"},
-        "checkpoint": {"kind": "awq", "checkpoint": str(checkpoint.resolve())},
+        "checkpoint": {"kind": name, "checkpoint": str(checkpoint.resolve())},
     }
     return parse_spec(data, f"preset {preset}")
+
+
+def audit_engine(checkpoint: Path) -> str:
+    """The backend kind that runs a checkpoint: ours where it reads it, llama.cpp for a GGUF file, else transformers.
+
+    Raises UserError for a file that is no GGUF, and for a folder that is no checkpoint.
+    """
+    if checkpoint.is_file():
+        with checkpoint.open("rb") as stream:
+            if stream.read(4) != b"GGUF":
+                raise UserError(f"{checkpoint} is no GGUF file (allowed: a checkpoint's folder, or a GGUF file)")
+        return "llamacpp"
+    try:
+        read_config(checkpoint)
+    except UserError as unread:
+        config = checkpoint / "config.json"
+        if not config.is_file():
+            raise
+        method = (json.loads(config.read_text(encoding="utf-8")).get("quantization_config") or {}).get("quant_method")
+        if method is None:
+            raise unread
+        return "gptqmodel" if method == "gptq" else "transformers"
+    return "awq"
+
+
+def _checkpoint_kinds() -> list[str]:
+    return [name for name, kind in registry.kinds().items() if kind.weights in {"made", "folder", "gguf"}]

@@ -91,3 +91,9 @@ def restore_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def plugin_folder() -> Path:
+    """An installed plugin, for PYTHONPATH: the backend kind `trouble`, which fails on demand."""
+    return Path(__file__).resolve().parent / "plugins" / "trouble"

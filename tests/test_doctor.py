@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 import awqbench
-from awqbench import doctor
+from awqbench import doctor, environments
+from awqbench.backends import registry
+from awqbench.backends.kind import Kind
 from awqbench.doctor import Check, diagnose
+from awqbench.errors import BackendUnavailable
 from awqbench.ops import cuda_build
 
 
@@ -72,6 +75,48 @@ def test_a_library_of_kernels_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPa
     assert found.status == "warn"
     assert "gone.so" in found.message
     assert "--out" in found.hint
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Lets a test install plugins: what is installed is read once."""
+    registry.kinds.cache_clear()
+    yield monkeypatch
+    registry.kinds.cache_clear()
+
+
+def backends() -> dict[str, Check]:
+    return {check.name.removeprefix("backend "): check for check in doctor._backends()}
+
+
+def test_backend_kinds_are_listed_with_those_of_plugins(installed: pytest.MonkeyPatch, plugin_folder: Path) -> None:
+    installed.syspath_prepend(str(plugin_folder))
+    found = backends()
+    assert {"reference", "awq", "rtn", "trouble"} <= set(found)
+    assert found["reference"].status == "ok"
+    assert "transformers 5." in found["reference"].message
+    assert "plugin awqbench_trouble.engine:Trouble" in found["trouble"].message
+
+
+def test_a_backend_that_cannot_run_is_a_note_with_its_command(installed: pytest.MonkeyPatch) -> None:
+    def missing(kind: Kind, python: str | None) -> environments.Interpreter:
+        raise BackendUnavailable(f"{kind.name} needs torch: awqbench env create torch")
+
+    installed.setattr(environments, "resolve", missing)
+    found = backends()["awq"]
+    assert found.status == "warn"
+    assert found.hint == "awqbench env create torch"
+
+
+def test_a_broken_plugin_is_named(installed: pytest.MonkeyPatch, plugin_folder: Path, tmp_path: Path) -> None:
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[awqbench.backends]\nbroken = no_such_module:KIND\n")
+    installed.syspath_prepend(str(tmp_path))
+    (found,) = doctor._backends()
+    assert found.status == "missing"
+    assert "no_such_module" in found.message
 
 
 def test_a_check_that_breaks_is_a_finding_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:

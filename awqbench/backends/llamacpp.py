@@ -68,7 +68,7 @@ class LlamaCppBackend(BackendBase):
         sharing: dict[tuple[int, ...], list[int]] = {}
         for index, sequence in enumerate(sequences):
             sharing.setdefault(tuple(sequence[:-1]), []).append(index)
-        context = self._scoring(max(map(len, sharing), default=1))
+        context = self._scoring(max(map(len, sharing), default=0))
         order = sorted(sharing, key=lambda ids: (-len(ids), sharing[ids][0]))
         parts: list[list[Scored]] = [[] for _ in sequences]
         finished = [False] * len(sequences)
@@ -94,11 +94,11 @@ class LlamaCppBackend(BackendBase):
         """See `Backend.logprobs`."""
         step = max(1, CHUNK_NUMBERS // self.model.vocab_size)
         if path == "prefill":
-            for _, _, rows in self._feed(self._scoring(len(ids)), [(tuple(ids[:-1]), start - 1)]):
+            for _, _, rows in self._feed(self._scoring(len(ids) - 1), [(tuple(ids[:-1]), start - 1)]):
                 for low in range(0, len(rows), step):
                     yield log_softmax(rows[low : low + step])
             return
-        context = self._fresh(Shape(1, len(ids), unified=False))
+        context = self._alone(1, len(ids))
         pending = [rows.copy() for _, _, rows in self._feed(context, [(tuple(ids[:start]), start - 1)])]
         for position in range(start, len(ids) - 1):
             if len(pending) == min(step, 128):
@@ -115,7 +115,7 @@ class LlamaCppBackend(BackendBase):
             length = len(prompts[order[-1]]) + max_new_tokens
             group = order[-max(1, min(self.options.batch_size, GENERATION_CELLS // length)) :]
             del order[-len(group) :]
-            context = self._fresh(Shape(len(group), length, unified=False))
+            context = self._alone(len(group), length)
             tokens = self._first_tokens(context, [prompts[index] for index in group])
             slots = list(range(len(group)))
             while True:
@@ -137,7 +137,7 @@ class LlamaCppBackend(BackendBase):
         count, length = len(prompts), len(prompts[0])
         if count > MAX_SEQUENCES:
             raise NotApplicable(f"llama.cpp runs at most {MAX_SEQUENCES} sequences at once, asked for {count}")
-        context = self._fresh(Shape(count, length + new_tokens, unified=False))
+        context = self._alone(count, length + new_tokens)
         stamps = [time.perf_counter()]
         tokens = self._first_tokens(context, prompts)
         stamps.append(time.perf_counter())
@@ -154,15 +154,6 @@ class LlamaCppBackend(BackendBase):
             raise NotApplicable(f"{self.model.path} holds no tokenizer")
         return [self.model.tokenize(text, special) for text in texts]
 
-    def memory(self) -> dict[str, int]:
-        """See `Backend.memory`. Weights that are mapped from the file count, as far as they were touched."""
-        figures = {}
-        with open("/proc/self/status") as status:
-            for line in status:
-                if line.startswith(("VmHWM:", "VmRSS:")):
-                    figures["host_peak" if line.startswith("VmHWM") else "host_now"] = int(line.split()[1]) * 1024
-        return figures
-
     def unload(self) -> None:
         """Free the cache and the weights."""
         if self._context is not None:
@@ -173,12 +164,16 @@ class LlamaCppBackend(BackendBase):
 
     def _scoring(self, length: int) -> Context:
         """A context for passes over whole sequences: one cache, which a pass fills anew."""
+        self._check(length)
         return self._fresh(Shape(self.options.batch_size, max(length, self.options.batch_tokens), unified=True))
 
+    def _alone(self, sequences: int, length: int) -> Context:
+        """A context for generation: a cache for each sequence."""
+        self._check(length)
+        return self._fresh(Shape(sequences, length, unified=False))
+
     def _fresh(self, shape: Shape) -> Context:
-        """An empty context; the one there is, where it does. Raises UserError for more positions than the model has."""
-        if not shape.unified and shape.length > self.options.max_positions:
-            raise self._too_long(shape.length)
+        """An empty context; the one there is, where it does."""
         shape = Shape(shape.sequences, -(-shape.length // _PAGE) * _PAGE, shape.unified)
         if self._context is None or not self._context.shape.serves(shape):
             if self._context is not None:
@@ -188,8 +183,13 @@ class LlamaCppBackend(BackendBase):
         self._context.clear()
         return self._context
 
-    def _too_long(self, length: int) -> UserError:
-        return UserError(f"{length} tokens do not fit: {self.model.path.name} is run with {self.options.max_positions}")
+    def _check(self, length: int) -> None:
+        """Raises UserError for more positions than there are."""
+        if length > self.options.max_positions:
+            raise UserError(
+                f"a sequence of {length} tokens does not fit: {self.model.path.name} is run with at most "
+                f"{self.options.max_positions} (the model's own, or the option context)"
+            )
 
     def _packed(self, order: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
         """Inputs in batches of at most `batch_size` inputs and `batch_tokens` tokens; a longer one goes alone."""
@@ -211,9 +211,6 @@ class LlamaCppBackend(BackendBase):
         until the next step; positions before an input's first wanted one give none.
         """
         context.clear()
-        for ids, _ in inputs:
-            if len(ids) > self.options.max_positions:
-                raise self._too_long(len(ids))
         places = [(which, position) for which, (ids, _) in enumerate(inputs) for position in range(len(ids))]
         for low in range(0, len(places), context.batch_tokens):
             part = places[low : low + context.batch_tokens]

@@ -20,7 +20,9 @@ from typing import Any
 from awqbench.backends.llamacpp_structs import (
     CONTEXT_ANCHORS,
     CONTEXT_DEFAULTS,
+    CONTEXT_FIELDS,
     MODEL_DEFAULTS,
+    MODEL_FIELDS,
     WRITTEN_FOR,
     Batch,
     ContextParams,
@@ -126,7 +128,8 @@ def _declare(library: Library) -> None:
         "llama_model_has_encoder": (c_bool, [model]),
         "llama_model_has_decoder": (c_bool, [model]),
         "llama_model_meta_val_str": (c_int32, [model, c_char_p, c_char_p, c_size_t]),
-        "llama_model_desc": (c_int32, [model, c_char_p, c_size_t]),
+        "llama_model_ftype": (c_int32, [model]),
+        "llama_ftype_name": (c_char_p, [c_int32]),
         "llama_vocab_n_tokens": (c_int32, [vocabulary]),
         "llama_vocab_type": (c_int32, [vocabulary]),
         "llama_tokenize": (c_int32, [vocabulary, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool]),
@@ -173,6 +176,10 @@ def _prove(library: Library) -> None:
             problem = problem or f"{written} bytes are written where {ctypes.sizeof(structure)} are known"
         if problem:
             raise _misfit(library, f"{name}: {problem}")
+    for structure, fields in ((library.model_params, MODEL_FIELDS), (library.context_params, CONTEXT_FIELDS)):
+        missing = set(fields) - {name for name, *_ in structure._fields_}
+        if missing:
+            raise _misfit(library, f"{structure.__name__} has no {min(missing)}")
     batch = library.functions.llama_batch_init(3, 0, 1)
     arrays = [bool(getattr(batch, name)) for name in ("token", "embd", "pos", "n_seq_id", "seq_id", "logits")]
     if batch.n_tokens != 0 or arrays != [True, False, True, True, True, True]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +43,9 @@ class Model:
         if main_gpu is not None:
             params.main_gpu, params.split_mode = main_gpu, _SPLIT_NONE
         if mmap is not None:
-            if hasattr(type(params), "load_mode"):
-                params.load_mode = _LOAD_MODES[mmap]
-            else:  # before llama.cpp 0.5
-                params.use_mmap = mmap
+            params.load_mode = _LOAD_MODES[mmap]
         log.clear()
-        self.handle: Any = self.functions.llama_model_load_from_file(str(path).encode(), params)
+        self.handle: Any = self.functions.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
             reason = log.reason().removeprefix("error loading model: ")
             raise UserError(f"llama.cpp cannot load {path}: {reason or 'it does not say why'}")
@@ -93,12 +92,8 @@ class Model:
     @property
     def file_type(self) -> str:
         """What most weights are stored as, in llama.cpp's words: "F16", "Q4_K - Medium"."""
-        buffer = ctypes.create_string_buffer(512)
-        self.functions.llama_model_desc(self.handle, buffer, len(buffer))
-        described = buffer.value.decode(errors="replace")  # "llama 135M Q4_1": architecture, size, file type
-        words = described.removesuffix(" (guessed)").split(" ")
-        at = next((i for i, word in enumerate(words) if word in ("all", "F16", "BF16") or word[:1] in "QIT"), None)
-        return " ".join(words[at:]) if at is not None else described
+        named = self.functions.llama_ftype_name(self.functions.llama_model_ftype(self.handle)) or b""
+        return re.sub(r"\(guessed\)", "", named.decode(errors="replace")).strip()
 
     def tokenize(self, text: str, special: bool) -> list[int]:
         """Token ids of `text`; `special` adds what the file asks for (BOS, EOS). Special tokens in the text are read
@@ -153,7 +148,8 @@ class Context:
         functions = self.functions = model.functions
         params = functions.llama_context_default_params()
         params.n_ctx = shape.length if shape.unified else shape.length * shape.sequences
-        self.batch_tokens = min(settings.batch_tokens, params.n_ctx)
+        # llama.cpp aborts the process where a pass cannot hold a token of every sequence.
+        self.batch_tokens = min(max(settings.batch_tokens, shape.sequences), params.n_ctx)
         params.n_batch = params.n_ubatch = self.batch_tokens
         params.n_seq_max = shape.sequences
         params.n_threads = params.n_threads_batch = settings.threads
@@ -161,8 +157,9 @@ class Context:
         params.type_k = params.type_v = KV_TYPES[settings.kv_type]
         params.offload_kqv = params.op_offload = settings.on_gpu
         params.kv_unified = shape.unified
-        if hasattr(type(params), "n_outputs_max_per_seq"):
-            params.n_outputs_max_per_seq = 0  # as many as fit the batch: whole prompts are scored
+        # Whole prompts are scored: as many logits as fit a pass. Generation wants a row of them for each sequence.
+        params.n_outputs_max = 0 if shape.unified else shape.sequences
+        params.n_outputs_max_per_seq = 0
         model.log.clear()
         self.handle: Any = functions.llama_init_from_model(model.handle, params)
         if not self.handle:

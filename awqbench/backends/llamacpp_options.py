@@ -52,6 +52,10 @@ class Options:
             raise unknown_choice("flash_attention", flash, FLASH_ATTENTION)
         if kv not in KV_TYPES:
             raise unknown_choice("kv_type", kv, KV_TYPES)
+        if kv == "f32":
+            if flash == "on":
+                raise UserError("kv_type f32 needs flash_attention off: it rounds keys and values to float16 by itself")
+            flash = "off"
         mmap = settings.get("mmap")
         if mmap is not None and not isinstance(mmap, bool):
             raise UserError(f"mmap is {mmap!r} (allowed: true, false)")
@@ -111,7 +115,7 @@ def describe(model: Model, options: Options) -> dict[str, Any]:
         "parameters": model.parameters,
         "weight_buffers_mib": model.buffers,
         "gpu_layers": options.gpu_layers,
-        "flash_attention": options.flash_attention,
+        "flash_attention": model.log.flash_attention() or options.flash_attention,
         "kv_type": options.kv_type,
         "batch_tokens": options.batch_tokens,
         "threads": options.threads,

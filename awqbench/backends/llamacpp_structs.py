@@ -1,6 +1,7 @@
-"""llama.cpp's parameter structures as C lays them out, with the defaults that prove it (llama.h, version 0.6.0).
+"""llama.cpp's parameter structures as C lays them out, with the defaults that prove it.
 
-xllamacpp brings the library but no structures; llama-cpp-python brings both, and its own are used with it.
+xllamacpp brings the library but no structures; llama-cpp-python brings both, and its own are used with it. The fields
+are those of llama.h, version 0.5.0, and one more that this xllamacpp has.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ import ctypes
 from ctypes import c_bool, c_float, c_int32, c_size_t, c_uint32, c_void_p
 from typing import Any
 
-# The llama.cpp this was written for, and the package it was seen to fit.
-WRITTEN_FOR = "llama.cpp 0.6.0 as in xllamacpp 2026.10.11549"
+WRITTEN_FOR = "llama.cpp 0.6.0-dev as in xllamacpp 2026.10.11549"
 
 
 class ModelParams(ctypes.Structure):
@@ -69,7 +69,7 @@ class ContextParams(ctypes.Structure):
         ("type_v", c_int32),
         ("abort_callback", c_void_p),
         ("abort_callback_data", c_void_p),
-        # llama.h of 0.6.0 has nothing here; the package's build writes 8 bytes of zero. Nobody sets them.
+        # Not in 0.5.0: 8 bytes that 0.6.0-dev writes as zero and that are left as they are.
         ("unnamed", c_void_p),
         ("embeddings", c_bool),
         ("offload_kqv", c_bool),
@@ -113,3 +113,9 @@ CONTEXT_ANCHORS: dict[str, Any] = {
     name: CONTEXT_DEFAULTS[name]
     for name in ("n_ctx", "n_batch", "n_ubatch", "n_seq_max", "type_k", "type_v", "offload_kqv")
 }
+# What is set: a provider's own structures must have these.
+MODEL_FIELDS = ("n_gpu_layers", "main_gpu", "split_mode", "load_mode")
+CONTEXT_FIELDS = (
+    "n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_outputs_max", "n_outputs_max_per_seq", "n_threads",
+    "n_threads_batch", "flash_attn_type", "type_k", "type_v", "offload_kqv", "op_offload", "kv_unified",
+)  # fmt: skip

@@ -19,7 +19,7 @@ def choice(settings: Mapping[str, Any], name: str, allowed: Sequence[Any]) -> An
 
 def whole(settings: Mapping[str, Any], name: str, default: int | None, minimum: int = 1) -> int | None:
     """The option `name`: a whole number of at least `minimum`."""
-    value = settings.get(name, default)
+    value: int | None = settings.get(name, default)
     if value is default:
         return default
     if type(value) is not int or value < minimum:

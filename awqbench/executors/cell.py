@@ -24,9 +24,11 @@ from awqbench.suites.base import Context, Measurement, measure
 from awqbench.suites.divergence import record_reference
 from awqbench.telemetry import Sampler
 from awqbench.worker.client import Worker, WorkerFailed
+from awqbench.worker.logs import tail
 
 Progress = Callable[[int, int], None]
 GGUF_FILE = "model.gguf"
+LOG_FILE = "log.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Outcome:
 
     status: Status
     reason: str | None = None
+    log_tail: tuple[str, ...] = ()
 
 
 def run_job(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, progress: Progress) -> Outcome:
@@ -48,6 +51,9 @@ def run_job(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, progre
     unfinished.mkdir(parents=True)
     try:
         return _do(plan, job, run, workers, unfinished, progress)
+    except WorkerFailed as error:
+        error.log_tail = tuple(tail(unfinished / LOG_FILE))  # the folder is gone before anybody else could read it
+        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -57,7 +63,7 @@ def _do(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, unfinished
         make_checkpoint(plan, job, run, unfinished, progress)
         return Outcome("ok")
     if job.kind == "logprobs":
-        with workers.lease(_engine(plan, job, run), unfinished / "log.txt", fresh=False) as worker:
+        with workers.lease(_engine(plan, job, run), unfinished / LOG_FILE, fresh=False) as worker:
             record_reference(_context(plan, job, run, worker, progress), unfinished)
         return _keep_in_scratch(job, run, unfinished)
     if job.kind == "gguf":
@@ -100,9 +106,12 @@ def _measure_cell(
     try:
         # Timings and memory peaks want a process that did nothing before.
         fresh = suite.kind == "latency"
-        with workers.lease(_engine(plan, job, run), unfinished / "log.txt", fresh=fresh) as worker:
+        with workers.lease(_engine(plan, job, run), unfinished / LOG_FILE, fresh=fresh) as worker:
+            found = interpreter(plan.backend(job.backend))
             result.engine = {k: v for k, v in worker.description.items() if k != "load_s"}
-            result.seconds["load"] = worker.description["load_s"]
+            result.engine |= {"packages": dict(found.versions), "interpreter": found.origin}
+            if (load_s := worker.description["load_s"]) is not None:  # None: a server had loaded its weights before
+                result.seconds["load"] = load_s
             uuid = worker.description.get("device_uuid")
             with Sampler(worker.pid, plan.spec.telemetry_interval_s, uuid=uuid) as sampler:
                 begun = time.perf_counter()
@@ -123,12 +132,13 @@ def _measure_cell(
         result.status, result.reason = "not_applicable", str(error)
     except (InvalidMeasurement, WorkerFailed) as error:
         result.status, result.reason = "failed", str(error)
+        result.log_tail = tail(unfinished / LOG_FILE)
     result.seconds["total"] = time.perf_counter() - started
     if result.status == "ok":
         measured.items.to_parquet(unfinished / "items.parquet", index=False)
     if sampler is not None and len(sampler.frame()):
         sampler.frame().to_parquet(unfinished / "telemetry.parquet", index=False)
-    (unfinished / "log.txt").touch()
+    (unfinished / LOG_FILE).touch()
     write_model(unfinished / "result.json", result)
     move_into_place(unfinished, run.cell(job.backend, job.suite))
     return Outcome(result.status, result.reason)

@@ -61,8 +61,8 @@ def _execute(plan: Plan, run: RunDirectory, watcher: Watcher, workers: WorkerPoo
             try:
                 outcome = run_job(plan, job, run, workers, progress)
             except WorkerFailed as error:
-                outcome = Outcome("failed", str(error))
-                failed[job.id] = Outcome("failed", f"{job.id}: {error}")
+                outcome = Outcome("failed", str(error), error.log_tail)
+                failed[job.id] = Outcome("failed", f"{job.id}: {error}", error.log_tail)
             except BackendUnavailable as error:
                 outcome = failed[job.id] = Outcome("skipped", str(error))
         watcher.end(job, outcome)
@@ -73,7 +73,7 @@ def record_failure(plan: Plan, job: Job, run: RunDirectory, cause: Outcome) -> O
     assert job.suite is not None
     result = CellResult(
         backend=job.backend, suite=job.suite, kind=plan.suite(job.suite).kind, role=job.role, key=job.key,
-        status=cause.status, reason=cause.reason,
+        status=cause.status, reason=cause.reason, log_tail=list(cause.log_tail),
     )  # fmt: skip
     unfinished = run.unfinished(job.id.replace("/", "__"))
     write_model(unfinished / "result.json", result)

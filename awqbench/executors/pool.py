@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from awqbench.errors import NotApplicable
-from awqbench.worker.client import Worker
+from awqbench.worker.client import GRACE_SECONDS, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class WorkerPool:
         `fresh` asks for a new process, as timings and memory peaks want. Any exception ends the worker: after a
         failure its state is not to be trusted.
         """
-        if fresh or engine != self._engine or self._worker is None:
+        # One that died idle, of a lack of memory say, must not cost the next job.
+        if fresh or engine != self._engine or self._worker is None or not self._worker.alive:
             self._drop()
         output = self._folder / "worker.log"
         start = output.stat().st_size if self._worker and output.exists() else 0
@@ -61,15 +62,15 @@ class WorkerPool:
         except NotApplicable:
             raise  # nothing went wrong in the worker
         except BaseException:
-            self._drop()
+            self._drop(grace_s=0)
             raise
         finally:
             if output.exists():
-                with output.open("rb") as stream:
+                with output.open("rb") as stream, log.open("wb") as kept:
                     stream.seek(start)
-                    log.write_bytes(stream.read())
+                    shutil.copyfileobj(stream, kept)
 
-    def _drop(self) -> None:
+    def _drop(self, grace_s: float = GRACE_SECONDS) -> None:
         if self._worker is not None:
-            self._worker.close()
+            self._worker.close(grace_s)
         self._worker = self._engine = None

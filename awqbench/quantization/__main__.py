@@ -15,7 +15,7 @@ from awqbench.errors import AwqbenchError, ExitCode, UserError
 
 def main() -> int:
     """Quantize as the request says. Exit status 2 with {"error": line} for what the user can mend."""
-    from awqbench.worker.__main__ import die_with_parent
+    from awqbench.worker.guard import die_with_parent
 
     die_with_parent()
     # Standard output is the channel: whatever a library prints goes to the log instead.

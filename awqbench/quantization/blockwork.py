@@ -134,7 +134,7 @@ _worker: BlockWorker | None = None
 
 def _prepare(job: Job, workspace: Workspace, threads: int) -> None:
     global _worker
-    from awqbench.worker.__main__ import die_with_parent
+    from awqbench.worker.guard import die_with_parent
 
     die_with_parent()
     logging.disable(logging.WARNING)  # warnings come with the blocks' records; the first process has said the others

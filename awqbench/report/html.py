@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from awqbench.record.reader import Run
 from awqbench.report.sections.coverage import coverage
+from awqbench.report.sections.engines import engines
 from awqbench.report.sections.fairness import attributes, charts, worst
 from awqbench.report.sections.flips import flips
 from awqbench.report.sections.latency import latency
@@ -58,6 +59,7 @@ def html(run: Run) -> str:
                 tails={view.name: tail_chart(run, view) for view in views if view.kind == "divergence"},
                 flips=flips(run),
                 telemetry=telemetry(run),
+                engines=engines(run),
                 quantization=quantization(run),
                 provenance=provenance(run),
                 style=Markup(style),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from awqbench.record.reader import Run
+from awqbench.report.sections.coverage import coverage
 from awqbench.report.sections.fairness import attributes, worst
 from awqbench.report.sections.verdict import cards, glance
 from awqbench.report.select import model_label, rules_of, unique
@@ -20,10 +21,16 @@ def cell(text: object) -> str:
     return escaped.replace("@", "@\u200b")
 
 
+def indented(lines: list[str]) -> str:
+    """Lines as an indented code block, where neither Markdown nor a mention means anything."""
+    return "\n".join(f"    {line}" for line in lines)
+
+
 def markdown(run: Run) -> str:
     """The comment: verdict lines, rules, headline differences, worst groups, where the full report lies."""
     made = environment(escape=False)
     made.filters["cell"] = cell
+    made.filters["indented"] = indented
     backends, headline = glance(run)
     names = unique(c.result.suite for c in run.cells)
     return made.get_template("report.md.j2").render(
@@ -32,6 +39,7 @@ def markdown(run: Run) -> str:
         cards=cards(run),
         rules=rules_of(run),
         parity=run.comparison.parity if run.comparison else [],
+        failed=coverage(run).failed,
         backends=backends,
         glance=headline,
         worst=[pair for name in names for pair in worst(attributes(run, name))],

@@ -8,6 +8,7 @@ the raw bytes of the arrays it lists, in order. Arrays never pass through text. 
 
 A request is answered by any number of "part" frames and one "result" or "error". "beat" frames arrive every few
 seconds while the worker lives, so that a long computation and a hang can be told apart. End of stream ends the worker.
+docs/worker.md has the operations, with their fields and arrays.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class ConnectionClosed(Exception):
 
 def send(connection: socket.socket, message: Message, arrays: Arrays | None = None) -> None:
     """Write one frame. Raises ConnectionClosed when the other side is gone."""
-    blobs = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+    # Only what does not lie in one piece is copied.
+    blobs = {n: a if a.flags.c_contiguous else np.ascontiguousarray(a) for n, a in (arrays or {}).items()}
     described = [{"name": n, "dtype": a.dtype.str, "shape": list(a.shape)} for n, a in blobs.items()]
     header = json.dumps({**message, "arrays": described}, separators=(",", ":")).encode()
     try:
@@ -52,6 +54,8 @@ def receive(connection: socket.socket) -> tuple[Message, Arrays]:
     if length > MAX_HEADER:
         raise ConnectionClosed(f"a header of {length} bytes: the stream is not awqbench's worker protocol")
     message: Message = json.loads(bytes(_read(connection, length)))
+    if not isinstance(message, dict):
+        raise ConnectionClosed("a header that is no JSON object: the stream is not awqbench's worker protocol")
     arrays: Arrays = {}
     for described in message.pop("arrays", []):
         array = np.empty(described["shape"], dtype=np.dtype(described["dtype"]))

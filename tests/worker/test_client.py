@@ -7,18 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
-from awqbench.errors import UserError
+from awqbench.backends.kind import Kind
+from awqbench.errors import BackendUnavailable, NotApplicable, UserError
+from awqbench.worker import promises
 from awqbench.worker.client import Worker, WorkerFailed
 
 OPTIONS = {"dtype": "float32", "device": "cpu", "threads": 1, "batch_size": 4}
+OWN_BACKEND_MODULES = ("base", "built_in", "kind", "openai_settings", "registry")
+TROUBLE = Kind("trouble", "awqbench_trouble.engine:Trouble", "fails on demand", weights="model")
 
 
 @pytest.fixture(scope="module")
@@ -125,36 +128,115 @@ def test_what_the_user_can_mend_stays_that(tmp_path: Path) -> None:
         Worker("reference", {**OPTIONS, "weights": str(tmp_path)}, tmp_path / "log.txt").__enter__()
 
 
-def test_a_killed_worker_is_a_failed_cell(tiny_llama: Path, tmp_path: Path) -> None:
-    with Worker("reference", {**OPTIONS, "weights": str(tiny_llama)}, tmp_path / "log.txt") as worker:
-        os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(WorkerFailed, match="SIGKILL"):
-            worker.memory()
+@pytest.fixture(scope="module")
+def plain(tiny_llama: Path, plugin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker of a backend that needs nothing but numpy."""
+    options = {"model_dir": str(tiny_llama), "settings": {}}
+    log = tmp_path_factory.mktemp("plain") / "log.txt"
+    with Worker(TROUBLE, options, log, environment={"PYTHONPATH": str(plugin_folder)}) as started:
+        yield started
 
 
-def test_a_deadline_ends_the_worker(tiny_llama: Path, tmp_path: Path) -> None:
-    with Worker("reference", {**OPTIONS, "weights": str(tiny_llama)}, tmp_path / "log.txt") as worker:
-        worker.timeout_s = 0.5
-        with pytest.raises(WorkerFailed, match="deadline"):
-            worker.time([sequence(64, 1)], 1500)
-        assert worker.process.wait(timeout=10) == -signal.SIGKILL
+def test_a_worker_imports_only_what_it_must(plain: Worker) -> None:
+    code = "import sys, numpy.random, awqbench.backends.registry; print(*sys.modules)"
+    bare = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    added = {name for name in plain.description["modules"] if name.split(".")[0] not in sys.stdlib_module_names}
+    assert added - set(bare) - {"__mp_main__"} == {
+        "awqbench_trouble", "awqbench_trouble.engine", "awqbench.worker", "awqbench.worker.family",
+        "awqbench.worker.guard", "awqbench.worker.ops", "awqbench.worker.protocol", "awqbench.worker.server",
+    }  # fmt: skip
+    ours = {name for name in bare if name.startswith("awqbench.")}
+    known = {"awqbench.backends", "awqbench.errors", *(f"awqbench.backends.{n}" for n in OWN_BACKEND_MODULES)}
+    assert ours == known
 
 
-def test_the_worker_dies_with_its_client(tiny_llama: Path, tmp_path: Path) -> None:
-    script = (
-        "import time\nfrom pathlib import Path\nfrom awqbench.worker.client import Worker\n"
-        f"options = { ({**OPTIONS, 'weights': str(tiny_llama)})!r}\n"
-        f"w = Worker('reference', options, Path({str(tmp_path / 'log')!r})).__enter__()\n"
-        "print(w.pid, flush=True)\ntime.sleep(60)\n"
-    )
-    client = subprocess.Popen([sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, text=True)
-    assert client.stdout is not None
-    pid = int(client.stdout.readline())
-    assert psutil.pid_exists(pid)
-    client.kill()
-    client.wait()
-    client.stdout.close()
-    deadline = time.monotonic() + 10
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "the worker outlived its client"
-        time.sleep(0.05)
+def test_a_guard_imports_the_standard_library_alone() -> None:
+    code = "import sys; before = set(sys.modules); import awqbench.worker.__main__; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    foreign = {name for name in done.stdout.split() if name.split(".")[0] not in sys.stdlib_module_names}
+    assert foreign == {
+        "awqbench", "awqbench.worker", "awqbench.worker.__main__", "awqbench.worker.family", "awqbench.worker.guard"
+    }  # fmt: skip
+
+
+def test_what_was_not_declared_is_refused(plain: Worker) -> None:
+    for op, message in {
+        "logprobs": {"start": 1, "path": "prefill"},
+        "topk_logprobs": {"start": 1, "k": 5},
+        "generate": {"max_new_tokens": 1, "stop_ids": []},
+        "time": {"new_tokens": 2},
+        "tokenize": {"texts": ["a"], "special": False},
+    }.items():
+        with pytest.raises(NotApplicable, match=f"{op} needs .*; this backend offers score"):
+            plain._ask(op, message)
+    with pytest.raises(WorkerFailed, match="unknown operation 'sing'"):
+        plain._ask("sing")
+    assert plain.describe() == plain.description
+    plain.unload()
+
+
+def test_a_backend_that_cannot_be_imported_is_unavailable(tmp_path: Path) -> None:
+    kind = Kind("gone", "no_such_module:Backend", "", weights="model")
+    with pytest.raises(BackendUnavailable, match="no_such_module"):
+        Worker(kind, {}, tmp_path / "log.txt").__enter__()
+
+
+def test_a_large_request_after_an_abandoned_stream(worker: Worker) -> None:
+    """Both sides would wait for the other to read, were what is left of the stream not read first."""
+    stream = worker.logprobs(sequence(1500, 2), 1, "prefill")
+    next(stream)
+    stream.close()
+    assert len(worker.score([[1, 2]] * 100_000, [2] * 100_000)) == 100_000
+
+
+BROKEN: dict[str, tuple[Callable[..., object], tuple[object, ...]]] = {
+    "not a description": (promises.description, (None,)),
+    "no list of capabilities": (promises.description, ({"load_s": 1.0},)),
+    "declares 'sing' .allowed: score, logprobs": (promises.description, ({"capabilities": ["sing"]},)),
+    "no load_s": (promises.description, ({"capabilities": ["score"]},)),
+    "more results came back": (promises.scored_lengths, ([1, 1], [1, 1], 1)),
+    "sequence 1 has 5 tokens to score, its result 4": (promises.scored_lengths, ([4], [9, 5], 1)),
+    "3 rows were expected, 2": (promises.count, ("rows", 2, 3)),
+    r"shape \[2, 5\], not \[rows, 6\]": (promises.rows, (np.zeros((2, 5), np.float32), 6)),
+    r"shape \[2, 3\] and \[2, 4\], not \[rows, 4\]": (promises.top, (np.zeros((2, 3)), np.zeros((2, 4)), 4)),
+    "3 gaps between tokens were expected, 1": (promises.gaps, (np.zeros(1), 3)),
+    "is not a number": (promises.gaps, (np.array([0.1, np.nan]), 2)),
+}
+
+
+@pytest.mark.parametrize("says", BROKEN)
+def test_what_a_backend_answers_wrongly_costs_its_cell(says: str) -> None:
+    check, arguments = BROKEN[says]
+    with pytest.raises(promises.BrokenPromise, match=says):
+        check(*arguments)
+
+
+def test_too_few_results_are_a_failure(tiny_llama: Path, plugin_folder: Path, tmp_path: Path) -> None:
+    options = {"model_dir": str(tiny_llama), "settings": {"how": "too few"}}
+    environment = {"PYTHONPATH": str(plugin_folder)}
+    with Worker(TROUBLE, options, tmp_path / "log.txt", environment=environment) as broken:
+        assert len(broken.score([[1, 2, 3]], [1])) == 1
+        with pytest.raises(WorkerFailed, match="score: 3 results were expected, 1 came back"):
+            broken.score([[1, 2, 3]] * 3, [1] * 3)
+
+
+def test_a_large_chunk_is_there_once_in_the_worker(plugin_folder: Path, tmp_path: Path) -> None:
+    """Three chunks of 64 MiB pass through; the process never holds a second one, nor a copy."""
+    kind = Kind("wide", "awqbench_trouble.engine:Wide", "", weights="model")
+    environment = {"PYTHONPATH": str(plugin_folder)}
+    with Worker(kind, {}, tmp_path / "log.txt", environment=environment) as wide:
+        before = wide.memory()["host_now"]
+        rows = [len(chunk) for chunk in wide.logprobs([0] * 385, 1, "prefill")]
+        assert rows == [128] * 3
+        assert 64 * 2**20 <= wide.memory()["host_peak"] - before < 72 * 2**20
+
+
+def test_a_worker_that_died_idle_is_noticed(tiny_llama: Path, plugin_folder: Path, tmp_path: Path) -> None:
+    options = {"model_dir": str(tiny_llama)}
+    with Worker(TROUBLE, options, tmp_path / "log.txt", environment={"PYTHONPATH": str(plugin_folder)}) as started:
+        assert started.alive
+        os.kill(started.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while started.alive:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

@@ -14,13 +14,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
-from gguf import GGUFWriter, LlamaFileType
+from gguf import GGUFReader, GGUFWriter, LlamaFileType
 from gguf.constants import GGML_QUANT_VERSION
 from gguf.quants import dequantize, quant_shape_to_byte_shape, quantize
 
 from awqbench.errors import UserError, unknown_choice
 from awqbench.formats.gguf.architecture import Architecture
 from awqbench.formats.gguf.blocks import BLOCK, block_type, pack_blocks
+from awqbench.formats.gguf.native import NATIVE, quantize_file, quantizer
 from awqbench.formats.gguf.source import Source
 from awqbench.formats.gguf.tokenizer import write_tokenizer
 
@@ -67,17 +68,20 @@ def export_gguf(
     stored as that, quantized ones dequantized first: embedding and output layer too, as llama.cpp's own converter has
     them, and rows that 32 does not divide as float16 instead of Q8_0. Vectors are float32 always. `pre` overrides
     llama.cpp's name for how the tokenizer splits text. Linears are read one at a time, and `out` appears when it is
-    complete.
+    complete. The kinds of `NATIVE` are made from a float32 file by llama.cpp's own quantizer, where llama-cpp-python is
+    installed.
 
     Returns `types` (how many tensors of each), `bytes`, `rounding` (relative root mean square error that the file adds
     to the quantized weights) and `notes`. Raises UserError when `out` exists, or the architecture, tokenizer or format
-    cannot be carried over.
+    cannot be carried over, BackendUnavailable when llama.cpp's quantizer is needed and not installed.
     """
-    if kind not in get_args(Kind):
-        raise unknown_choice("kind of GGUF", kind, get_args(Kind))
+    if kind not in (*get_args(Kind), *NATIVE):
+        raise unknown_choice("kind of GGUF", kind, (*get_args(Kind), *NATIVE))
     out = Path(out)
     if out.exists():
         raise UserError(f"{out} exists already: choose another --out, or remove it")
+    if kind in NATIVE:
+        return _export_native(checkpoint, out, kind, pre, name)
     source = Source.open(Path(checkpoint))
     architecture = Architecture.of(source.config)
     plan, notes = _plan(source, architecture, kind)
@@ -91,6 +95,20 @@ def export_gguf(
         error = _write_tensors(writer, plan, source, architecture)
     types = Counter(tensor.type.name for tensor in plan)
     return {"types": dict(types), "bytes": out.stat().st_size, "rounding": error, "notes": notes}
+
+
+def _export_native(checkpoint: Path, out: Path, kind: str, pre: str | None, name: str | None) -> dict[str, Any]:
+    """Through a file of float32, from which llama.cpp's own quantizer starts."""
+    quantizer(kind)  # before anything large is written
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        dense, made = Path(scratch) / "dense.gguf", Path(scratch) / "made.gguf"
+        whole = Path(checkpoint).resolve().name
+        notes = export_gguf(checkpoint, dense, kind="f32", pre=pre, name=name or whole)["notes"]
+        quantize_file(dense, made, kind)
+        types = Counter(tensor.tensor_type.name for tensor in GGUFReader(made).tensors)
+        os.rename(made, out)
+    return {"types": dict(types), "bytes": out.stat().st_size, "rounding": None, "notes": notes}
 
 
 def _plan(source: Source, architecture: Architecture, kind: Kind) -> tuple[list[_Planned], list[str]]:

@@ -17,6 +17,11 @@ class Coverage:
     suites: list[str]
     cells: dict[tuple[str, str], CellResult]
 
+    @property
+    def failed(self) -> list[CellResult]:
+        """Cells that were to be measured and could not be, in display order."""
+        return [cell for cell in self.cells.values() if cell.status == "failed"]
+
 
 def coverage(run: Run) -> Coverage:
     """All cells of the run, in display order."""

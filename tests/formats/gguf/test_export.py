@@ -135,7 +135,9 @@ def test_what_is_refused(made, tmp_path):
     (tmp_path / "there.gguf").touch()
     with pytest.raises(UserError, match="exists already"):
         export_gguf(case.folder, tmp_path / "there.gguf")
-    with pytest.raises(UserError, match=r"unknown kind of GGUF 'q4' .allowed: blocks, f16, f32, q8_0"):
+    with pytest.raises(
+        UserError, match=r"unknown kind of GGUF 'q4' .allowed: blocks, f16, f32, q3_k_m, q4_k_m, q4_k_s, "
+    ):
         export_gguf(case.folder, tmp_path / "x.gguf", kind="q4")
     config = json.loads((case.folder / "config.json").read_text())
     for change, message in (

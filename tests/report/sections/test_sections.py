@@ -5,6 +5,7 @@ from __future__ import annotations
 from awqbench.record.reader import Run
 from awqbench.record.schema import Metric
 from awqbench.report.sections.coverage import coverage
+from awqbench.report.sections.engines import engines
 from awqbench.report.sections.fairness import attributes, charts, worst
 from awqbench.report.sections.flips import flips
 from awqbench.report.sections.latency import latency
@@ -139,3 +140,22 @@ def test_quantization_of_an_unknown_shape_is_no_error(run: Run) -> None:
 def test_provenance_is_flat_text(run: Run) -> None:
     assert flat({"a": {"b": True, "c": None}, "d": [1, 2], "e": []}) == {"a.b": "yes", "d": "1, 2", "e": "none"}
     assert provenance(run).command == "awqbench run bench.toml --out 'runs/a b'"
+
+
+def test_engines_are_shown_as_they_described_themselves(run: Run) -> None:
+    facts = {"engine": "vllm", "engine_version": "0.32.0", "kernel": "MarlinLinearKernel x28", "device": "cuda:0"}
+    for cell in run.cells:
+        if cell.result.backend == "awq":
+            latency = cell.result.kind == "latency"
+            cell.result.engine = {**facts, "dtype": "bfloat16" if latency else "float32", "weight_bytes": 5}
+            cell.result.notes = ["the decode path was not measured"] if cell.result.kind == "divergence" else []
+        if cell.result.backend == "rtn":
+            cell.result.engine = {}
+            cell.result.status, cell.result.reason = "skipped", "run: awqbench env create vllm"
+    rows = {row.backend: row for row in engines(run)}
+    awq = rows["awq"]
+    assert (awq.engine, awq.kernel, awq.device) == ("vllm 0.32.0", "MarlinLinearKernel x28", "cuda:0")
+    assert (awq.dtype, awq.weight_bytes) == ("float32, bfloat16", 5)
+    assert awq.not_measured == ["divergence: the decode path was not measured"]
+    assert rows["rtn"].engine == "never loaded"
+    assert "perplexity: run: awqbench env create vllm" in rows["rtn"].not_measured
