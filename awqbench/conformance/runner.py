@@ -96,7 +96,7 @@ def conform(
             subject = Subject(found, started, resolved.path, tokenizer, allowed, own)
             if found.name == "reference":
                 subject.unquantized = lambda: _lent(started)
-            elif found.engine and found.weights in {"model", "folder", "gguf"} and weights is None:
+            elif found.engine and weights is None and _runs_the_model(found, own):
                 subject.unquantized = lambda: worker(unquantized=True)
             findings = [_finding(check, subject) for check in CHECKS]
         return Report(found.name, resolved.label, started.description, findings)
@@ -113,6 +113,13 @@ def _finding(check: Check, subject: Subject) -> Finding:
         return Finding(name, promise, "fail", str(error))
     except Exception as error:  # an answer of another form than any check foresees
         return Finding(name, promise, "fail", f"{type(error).__name__}: {error}")
+
+
+def _runs_the_model(kind: Kind, settings: Mapping[str, Any]) -> bool:
+    """Whether the engine can be had on the model's own weights: a server of its own has to be named for that."""
+    if kind.weights == "server":
+        return any(name.startswith("parity_") for name in settings)
+    return kind.weights in {"model", "folder", "gguf"}
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from awqbench.conformance.subject import LENGTHS, Subject
-from awqbench.conformance.verdict import Failed, NotOffered, largest, within
+from awqbench.conformance.verdict import Failed, largest, within
 
 
 def scores_are_log_probabilities(subject: Subject) -> str:
@@ -81,19 +81,26 @@ def scores_are_in_the_distributions(subject: Subject) -> str:
 
 def rows_begin_at_start(subject: Subject) -> str:
     """logprobs from a later start gives the same rows, from there on only."""
+    whole = subject.table
     later = subject.rows("prefill", 20)
-    return within("largest difference", _apart(subject.table[19:], later), subject.tolerance)
+    return within("largest difference", _apart(whole[19:], later), subject.tolerance)
 
 
 def decoding_agrees_with_prefill(subject: Subject) -> str:
     """Fed one token at a time through the cache, the model says what it says in one pass."""
     subject.need("decode-logprobs")
     stepped = subject.rows("decode", 8)
-    if not subject.worker.offers("logprobs"):
-        raise NotOffered("no logprobs to compare with")
-    whole = subject.table[7:]
-    divergence = float((np.exp(whole) * (whole - stepped)).sum(axis=1).mean())
-    return within("mean divergence", abs(divergence), subject.tolerance, "nats a token")
+    sums = np.exp(stepped.astype(np.float64)).sum(axis=1)
+    one = within("largest distance of a sum from one", float(np.abs(sums - 1).max()), 1e-3, "")
+    if subject.worker.offers("logprobs"):
+        whole = subject.table[7:]
+        divergence = float((np.exp(whole) * (whole - stepped)).sum(axis=1).mean())
+        return f"{within('mean divergence', abs(divergence), subject.tolerance, 'nats a token')}; {one}"
+    if subject.worker.offers("score"):
+        own = stepped[np.arange(len(stepped)), subject.passage[8:]]
+        scored = subject.worker.score([subject.passage], [8])[0].logprobs
+        return f"{within('largest difference from score', largest(own, scored), subject.tolerance)}; {one}"
+    return one
 
 
 def top_tokens_are_the_top(subject: Subject) -> str:

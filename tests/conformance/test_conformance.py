@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,14 @@ def test_packed_weights_conform(check: Conform) -> None:
     report = check("awq")
     assert not report.failed, report
     assert sum(finding.status == "pass" for finding in report.findings) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="llama.cpp (xllamacpp) is not installed")
+def test_llamacpp_conforms(check: Conform) -> None:
+    report = check("llamacpp")
+    assert not report.failed, report
+    assert "the models own weights say the same" in {f.name for f in report.findings if f.status == "pass"}
 
 
 def test_the_documented_example_runs_as_a_plugin_from_the_command_line(example: Path, tiny_llama: Path) -> None:

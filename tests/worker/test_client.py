@@ -228,7 +228,7 @@ def test_a_large_chunk_is_there_once_in_the_worker(plugin_folder: Path, tmp_path
         before = wide.memory()["host_now"]
         rows = [len(chunk) for chunk in wide.logprobs([0] * 385, 1, "prefill")]
         assert rows == [128] * 3
-        assert 64 * 2**20 <= wide.memory()["host_peak"] - before < 72 * 2**20
+        assert 60 * 2**20 < wide.memory()["host_peak"] - before < 72 * 2**20
 
 
 def test_a_worker_that_died_idle_is_noticed(tiny_llama: Path, plugin_folder: Path, tmp_path: Path) -> None:
