@@ -82,14 +82,9 @@ def tests(session: nox.Session) -> None:
     install(session, "demo,dev")
     # Not `python -m pytest`: that puts the checkout on sys.path, where kernels/ would shadow a package of that name.
     # A file's tests share what its fixtures made, so files are what is dealt out.
-<<<<<<< HEAD
     # What needs an engine's own environment has a session of its own.
     command = ("pytest", "-m", "not engines", "-n", "auto", "--dist", "loadfile")
     session.run(*command, *session.posargs, env=environment_of_tests())
-=======
-    chosen = ("-m", "not engines") if "-m" not in session.posargs else ()
-    session.run("pytest", "-n", "auto", "--dist", "loadfile", *chosen, *session.posargs, env=environment_of_tests())
->>>>>>> main
 
 
 @nox.session
