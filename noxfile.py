@@ -3,7 +3,7 @@
 nox -s bench             quantize the demo model, measure it against its reference, judge it, write a report
 nox -s bench -- --model PATH_OR_HUB_ID
 nox -s tests             the test suite, against the installed wheel
-nox -s engines           the tests that need engines' environments, which it makes where they are missing: 5 GB
+nox -s engines           the tests that need engines' environments, which it makes where they are missing: 8 GB
 nox -s lint              ruff and mypy
 nox -s gate              the regression gate: a small run against the committed baseline (-- --update replaces it)
 nox -s environments -- NAME...    environments of engines and other quantizers, by `awqbench env create`; none: list
