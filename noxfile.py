@@ -3,7 +3,7 @@
 nox -s bench             quantize the demo model, measure it against its reference, judge it, write a report
 nox -s bench -- --model PATH_OR_HUB_ID
 nox -s tests             the test suite, against the installed wheel
-nox -s engines           the tests that need engines' environments, which it makes where they are missing: 5 GB
+nox -s engines           the tests that need engines' environments, which it makes where they are missing: 8 GB
 nox -s lint              ruff and mypy
 nox -s gate              the regression gate: a small run against the committed baseline (-- --update replaces it)
 nox -s environments -- NAME...    environments of engines and other quantizers, by `awqbench env create`; none: list
@@ -82,8 +82,9 @@ def tests(session: nox.Session) -> None:
     install(session, "demo,dev")
     # Not `python -m pytest`: that puts the checkout on sys.path, where kernels/ would shadow a package of that name.
     # A file's tests share what its fixtures made, so files are what is dealt out.
-    chosen = ("-m", "not engines") if "-m" not in session.posargs else ()
-    session.run("pytest", "-n", "auto", "--dist", "loadfile", *chosen, *session.posargs, env=environment_of_tests())
+    # What needs an engine's own environment has a session of its own.
+    command = ("pytest", "-m", "not engines", "-n", "auto", "--dist", "loadfile")
+    session.run(*command, *session.posargs, env=environment_of_tests())
 
 
 @nox.session

@@ -25,7 +25,8 @@ class GptqModelBackend(TorchEngine):
 
     def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
         """Load `weights`; the option `kernel` is a name of GPTQModel's `BACKEND`."""
-        method = quantization_of(options["weights"]).get("quant_method")
+        found = quantization_of(options["weights"])
+        method = found.get("quant_method")
         if method is None:
             return load_pretrained(options, dtype).to(self.device)
         if method not in METHODS:
@@ -48,8 +49,23 @@ class GptqModelBackend(TorchEngine):
             )
         except (NotImplementedError, ValueError) as error:
             raise UserError(f"GPTQModel cannot load {options['weights']}: {first_line(error)}") from error
+        if method == "gptq" and found.get("sym") is False and self.device.type == "cpu":
+            refuse_wrong_zeros(loaded.model, options["dtype"])
         return loaded.model
 
     def kernel(self) -> str:
         """The classes of the linears, counted."""
         return count_linears(self.model)
+
+
+def refuse_wrong_zeros(model: Any, dtype: str) -> None:
+    """Raise NotApplicable for a kernel that would take every zero point for 8.
+
+    GPTQModel 7.7.0 picks `TorchFusedLinear` for float32 on a CPU; when it packs GPTQ weights anew, it drops their zero
+    points, and what comes out is noise.
+    """
+    if any(type(module).__name__ == "TorchFusedLinear" for module in model.modules()):
+        raise NotApplicable(
+            f"GPTQModel multiplies asymmetric GPTQ weights in {dtype} on a CPU by TorchFusedLinear, which ignores "
+            "their zero points (seen in 7.7.0; allowed: dtype bfloat16 or float16, or option kernel 'torch' with these)"
+        )

@@ -31,16 +31,17 @@ def test_unquantized_it_is_the_reference(opened: Opened, expected: Expected, agr
 
 
 @pytest.mark.engines
-@pytest.mark.parametrize("layout", ["awq", "gptq"])
+@pytest.mark.parametrize(("layout", "dtype"), [("awq", "float32"), ("gptq", "bfloat16")])
 def test_a_checkpoint_means_what_it_means_to_us(
-    opened: Opened, checkpoint: Callable[[str], Path], expected: Expected, agrees: Callable[..., None], layout: str
-) -> None:
-    with opened("gptqmodel", checkpoint(layout)) as worker:
+    opened: Opened, checkpoint: Callable[[str], Path], expected: Expected, agrees: Callable[..., None],
+    layout: str, dtype: str,
+) -> None:  # fmt: skip
+    with opened("gptqmodel", checkpoint(layout), dtype=dtype) as worker:
         assert worker.description["engine"] == "gptqmodel"
         kernels = worker.description["kernel"]
         assert "x14" in kernels
         assert "Linear x14" not in kernels.split(", ")
-        agrees(worker, expected(checkpoint("awq")), 0.01)
+        agrees(worker, expected(checkpoint("awq")), 0.02)
 
 
 @pytest.mark.engines
@@ -51,4 +52,10 @@ def test_a_kernel_may_be_asked_for(opened: Opened, checkpoint: Callable[[str], P
         pytest.raises(UserError, match="unknown option kernel 'torch_awk'; did you mean 'torch_awq'"),
         opened("gptqmodel", checkpoint("awq"), settings={"kernel": "torch_awk"}),
     ):
+        pass
+
+
+@pytest.mark.engines
+def test_a_kernel_that_drops_zero_points_is_refused(opened: Opened, checkpoint: Callable[[str], Path]) -> None:
+    with pytest.raises(NotApplicable, match="TorchFusedLinear"), opened("gptqmodel", checkpoint("gptq")):
         pass
