@@ -43,7 +43,7 @@ class Outcome:
 def run_job(plan: Plan, job: Job, run: RunDirectory, workers: WorkerPool, progress: Progress) -> Outcome:
     """Do one job and leave its result in the run directory.
 
-    A cell that fails is recorded as failed and costs nothing else; UserError (every other run would meet it too) and
+    A cell that fails is recorded as failed and costs nothing else; a UserError of the reference (all would meet it) and
     KeyboardInterrupt pass through with nothing half-written.
     """
     unfinished = run.unfinished(job.id.replace("/", "__"))
@@ -130,7 +130,10 @@ def _measure_cell(
         result.status, result.reason = "skipped", str(error)
     except NotApplicable as error:
         result.status, result.reason = "not_applicable", str(error)
-    except (InvalidMeasurement, WorkerFailed) as error:
+    except (InvalidMeasurement, WorkerFailed, UserError) as error:
+        # The reference comes first: what it refuses, all would. What another engine refuses is its own affair.
+        if isinstance(error, UserError) and job.role in {"reference", "noise"}:
+            raise
         result.status, result.reason = "failed", str(error)
         result.log_tail = tail(unfinished / LOG_FILE)
     result.seconds["total"] = time.perf_counter() - started

@@ -132,7 +132,7 @@ def _metric(name: str, samples: Samples, batch: int, suite: LatencySpec, asked: 
         ci_level=LEVEL,
         protocol=f"{_PROTOCOLS[name]}; greedy, {suite.new_tokens} tokens, end of sequence ignored; median over "
         f"{len(samples)} repeats after {suite.warmup} warm-up, percentile bootstrap over repeats"
-        + ("" if dtype == asked else f"; this engine computes in {dtype}"),
+        + ("" if dtype in {asked, "unknown"} else f"; this engine computes in {dtype}"),
         higher_is_better=name == "decode-throughput",
         pairing="ratio-of-medians",
         detail={**sizes, **found["spread"]},

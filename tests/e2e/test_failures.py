@@ -39,6 +39,7 @@ timeout_s = {timeout}
 # name -> how it fails, what the cell's reason says, what the last lines of its log hold
 FAILURES = {
     "load": ("exits at load", "load: the worker exited with status 3: cannot map", "cannot map <b>block 7</b> | of"),
+    "refuse": ("refuses", r"does not take \(allowed: tables\)", "looking at the weights"),
     "exit": ("exits", "score: the worker exited with status 7: scoring 2", "scoring 2 sequences"),
     "segfault": ("crashes", "score: the worker was ended by SIGSEGV", "Segmentation fault"),
     "killed": ("is killed", r"SIGKILL \(out of memory\?\)", "scoring 2 sequences"),

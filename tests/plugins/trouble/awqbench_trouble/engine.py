@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from awqbench.backends.base import BackendBase, Scored
+from awqbench.errors import UserError
 
 GARBAGE = bytes(range(256)) * 64 + b'\x1b[31m\x00\x00\x00\x08{"id": 1}\n'
 
@@ -29,6 +30,9 @@ class Trouble(BackendBase):
             print("reading the weights")
             print("cannot map <b>block 7</b> | of the weights", file=sys.stderr)
             os._exit(3)
+        if self.how == "refuses":
+            print("looking at the weights")
+            raise UserError("the weights are of a kind this engine does not take (allowed: tables)")
         if self.how == "noise":
             noise()
         vocabulary = json.loads((Path(options["model_dir"]) / "config.json").read_text())["vocab_size"]
