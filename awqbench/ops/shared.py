@@ -34,7 +34,7 @@ class SharedWeight:
 
     The linears keep their buffers, as views of this memory, so each still computes, moves and unpacks by itself. The
     first to be called multiplies all rows; another that is given the very same tensor, unchanged, on the same stream,
-    gets a view of that product [..., its width]. Whatever else it is given it multiplies by its own rows.
+    gets a view of that product [..., its width]; each once, since a view may be written to.
     """
 
     def __init__(self, parts: Sequence[QuantizedLinear]) -> None:
@@ -79,6 +79,8 @@ class SharedWeight:
         """The outputs of part `index` for x [..., inputs], or None where it has to compute them by itself."""
         if torch.compiler.is_compiling() or x.is_inference():  # nothing would tell that x was written to
             return None
+        if held["tiles"] is not self._views[index]["tiles"]:  # the part has other weights now
+            return None
         found, state = self._product, _state(x)
         if found is not None and found.source() is x and found.state == state:
             if index not in found.waiting:  # its view may have been written to
@@ -87,7 +89,7 @@ class SharedWeight:
             self._product = replace(found, waiting=waiting) if waiting else None
             return self._part(found.rows, index)
         tiles, steps = self._whole["tiles"], self._whole["steps"]
-        if held["tiles"] is not self._views[index]["tiles"] or tiles is None or tiles.device != x.device:
+        if tiles is None or tiles.device != x.device:
             return None
         whole: Tensor = cuda.w4a16_gemm(x, tiles, steps, self._whole["bias"], self.out_features, self.group_size)
         waiting = frozenset(range(len(self._widths))) - {index}
@@ -104,11 +106,14 @@ class SharedWeight:
             self._product = None
 
     def _cut(self) -> None:
+        tiles, steps, bias = (self._whole[name] for name in ("tiles", "steps", "bias"))
+        assert tiles is not None
+        assert steps is not None
         self._views: list[Held] = []
-        for index, (begin, end) in enumerate(zip(self._begins, self._begins[1:], strict=False)):
-            bias, first = self._whole["bias"], begin * cuda_layout.ROWS
-            view: Held = {name: tensor[begin:end] for name in ("tiles", "steps") if (tensor := self._whole[name]) is not None}
-            self._views.append(view | {"bias": None if bias is None else bias[first : first + self._widths[index]]})
+        for begin, end, width in zip(self._begins, self._begins[1:], self._widths, strict=False):
+            first = begin * cuda_layout.ROWS
+            offset = None if bias is None else bias[first : first + width]
+            self._views.append({"tiles": tiles[begin:end], "steps": steps[begin:end], "bias": offset})
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: all but the product under way."""

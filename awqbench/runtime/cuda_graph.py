@@ -1,7 +1,7 @@
 """A decoding step captured as a CUDA graph: one launch for all of a token's kernels. All calls to CUDA are here.
 
-Unmeasured: no GPU has run this yet. What is replayed from which tensors is tested on a CPU, with a recorder in the place
-of the graph.
+Unmeasured: no GPU has run this yet. What is replayed from which tensors is tested on a CPU, with a recorder in the
+place of the graph.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Step) -> Step:

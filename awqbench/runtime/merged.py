@@ -35,7 +35,7 @@ def part(model: nn.Module) -> None:
 
 
 def reading_together(model: Any) -> list[list[QuantizedLinear]]:
-    """Packed linears of the kernel `cuda` that one forward pass gave the same unchanged tensor, in order of their calls.
+    """Packed linears of the kernel `cuda` that one forward pass gave the same unchanged tensor, in the order of calls.
 
     A linear that was called more than once is in none.
     """

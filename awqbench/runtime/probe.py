@@ -19,7 +19,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class NotDescribed(Exception):
-    """The model is none that the native step computes; the message says what differs."""
+    """The model is none that this runtime computes; the message says what differs."""
 
 
 def norm_weight(module: Any, name: str) -> tuple[Tensor, float]:

@@ -74,7 +74,7 @@ class StaticModel:
 class Slot:
     """A static cache, and the tensors from which the one-token step reads and to which it writes.
 
-    ids and positions int64 [batch, 1]. `step` takes `ids` in, moves `positions` on and gives logits [batch, vocabulary].
+    ids and positions int64 [batch, 1]. `step` takes `ids` in, moves `positions` on, gives logits [batch, vocabulary].
     """
 
     def __init__(self, model: Any, device: torch.device, batch: int, capacity: int) -> None:
