@@ -151,8 +151,11 @@ def static_cache(config: Any, capacity: int) -> Any:
 
     Raises NotDescribed for state of another kind (state spaces, convolutions, compressed or indexed keys).
     """
-    from transformers.cache_utils import DummyLayer, StaticCache, StaticLayer, StaticSlidingWindowLayer
+    from transformers import cache_utils
+    from transformers.cache_utils import StaticCache, StaticLayer, StaticSlidingWindowLayer
 
+    # A layer without attention, or with another's keys and values; transformers 5.17 has none in the cache.
+    nothing = getattr(cache_utils, "DummyLayer", StaticLayer)
     try:
         cache = StaticCache(config=config, max_cache_len=capacity)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -160,7 +163,7 @@ def static_cache(config: Any, capacity: int) -> Any:
     for number, layer in enumerate(cache.layers):
         if type(layer) is StaticSlidingWindowLayer:
             cache.layers[number] = StaticLayer(max_cache_len=capacity)
-        elif type(layer) not in (StaticLayer, DummyLayer):
+        elif type(layer) not in (StaticLayer, nothing):
             raise NotDescribed(f"layer {number} keeps more than keys and values ({type(layer).__name__})")
     return cache
 
