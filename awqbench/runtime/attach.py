@@ -10,7 +10,7 @@ from torch import nn
 
 from awqbench.errors import BackendUnavailable, unknown_choice
 from awqbench.ops import cpu
-from awqbench.runtime import merged
+from awqbench.runtime import merged, norms
 from awqbench.runtime.cuda_graph import CudaGraphs
 from awqbench.runtime.decoding import Decoding, TransformersDecoding
 from awqbench.runtime.describe import describe
@@ -94,32 +94,25 @@ def _graph_runtime(model: Any, device: torch.device, asked: str) -> Runtime:
 def static_runtime(model: Any, device: torch.device, capture: Capture | None = None) -> Runtime:
     """Decoding with a static cache, its step captured by `capture`, or as it is where that fails.
 
-    Linears are merged first, and parted again should the model not bear it. Raises NotDescribed when the logits are not
-    the model's own either way.
+    Linears are merged and norms fused first, and that is undone should the model not bear it. Raises NotDescribed when
+    the logits are not the model's own either way.
     """
     with torch.no_grad():
         own = own_logits(model, device)
         try:
-            if not merged.merge_linears(model):
-                return _proved(model, device, capture, own)
-            try:
-                return _proved(model, device, capture, own)
-            except NotDescribed as reason:
-                log.info("linears stay apart: %s", reason)
-                merged.part(model)
-                return _proved(model, device, capture, own)
-        except NotDescribed:
+            merged.merge_linears(model)
+            norms.fuse_norms(model)
+            return _proved(StaticModel(model, device, capture), own)
+        except NotDescribed as reason:
+            log.info("layers stay as they are: %s", reason)
             merged.part(model)
-            raise
+            norms.unfuse_norms(model)
+            return _proved(StaticModel(model, device, capture, own_mask=False), own)
 
 
-def _proved(model: Any, device: torch.device, capture: Capture | None, own: OwnLogits) -> Runtime:
-    static = StaticModel(model, device, capture)
+def _proved(static: StaticModel, own: OwnLogits) -> Runtime:
     prove_decoding(own, static.begin)
-    if capture is None:
-        return Runtime(model, device, None, "static", static)
-    reason = static.not_captured
-    return Runtime(model, device, None, f"static: no CUDA graph: {reason}" if reason else "cuda-graph", static)
+    return Runtime(static.model, static.device, None, static.name, static)
 
 
 def _native(model: Any, device: torch.device) -> NativeModel:

@@ -3,12 +3,16 @@
 Built on transformers' StaticCache. Layers that see a sliding window or a chunk only get full-length layers too, and the
 model's own mask hides what they must not see: transformers' static sliding layer counts positions in Python, which a
 captured step would not run. What that costs is memory and reading beyond the window.
+
+A step is made of few kernels: a position is counted once, not in every layer, and where all layers see everything, one
+additive mask serves them all, which scaled-dot-product attention would else make of a boolean one in each.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -31,13 +35,21 @@ class StaticModel:
     """Static decoding of one model. Caches, with their captured steps, are kept by (batch, capacity) and used again.
 
     `capture` makes the one-token step replayable; without, or once it has failed, the step runs as it is.
-    `not_captured` then says why.
+    `not_captured` then says why. `own_mask`: whether the step may bring a mask of ours.
     """
 
-    def __init__(self, model: Any, device: torch.device, capture: Capture | None = None) -> None:
-        self._model, self._device, self._capture = model, device, capture
+    def __init__(self, model: Any, device: torch.device, capture: Capture | None = None, own_mask: bool = True) -> None:
+        self.model, self.device, self._capture, self._own_mask = model, device, capture, own_mask
+        self._wanted = capture is not None
         self._slots: dict[tuple[int, int], Slot] = {}
         self.not_captured: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it turned out to be: cuda-graph, or static and why there is no graph where one was wanted."""
+        if self.not_captured is not None:
+            return f"static: no CUDA graph: {self.not_captured}"
+        return "cuda-graph" if self._wanted else "static"
 
     def begin(self, batch: int, length: int) -> StaticDecoding:
         """Start `batch` sequences of up to `length` tokens. Ends those that were begun with the same sizes before.
@@ -59,7 +71,7 @@ class StaticModel:
             return self._captured(batch, capacity)
 
     def _captured(self, batch: int, capacity: int) -> Slot:
-        slot = Slot(self._model, self._device, batch, capacity)
+        slot = Slot(self.model, self.device, batch, capacity, self._own_mask)
         if self._capture is not None:
             try:
                 slot.step = self._capture(slot.step)
@@ -74,16 +86,22 @@ class StaticModel:
 class Slot:
     """A static cache, and the tensors from which the one-token step reads and to which it writes.
 
-    ids and positions int64 [batch, 1]. `step` takes `ids` in, moves `positions` on, gives logits [batch, vocabulary].
+    `ids` int64 [batch, 1], `length` int64 [1]: how many tokens the cache holds. `step` takes `ids` in, adds 1 to
+    `length` and gives logits [batch, vocabulary].
     """
 
-    def __init__(self, model: Any, device: torch.device, batch: int, capacity: int) -> None:
+    def __init__(self, model: Any, device: torch.device, batch: int, capacity: int, own_mask: bool = True) -> None:
         self._model, self.capacity, self.uses = model, capacity, 0
-        self.cache = static_cache(model.config, capacity)
         self.ids = torch.zeros(batch, 1, dtype=torch.long, device=device)
-        self.positions = torch.zeros_like(self.ids)
+        self.length = torch.zeros(1, dtype=torch.long, device=device)
+        self.cache, sees_all = static_cache(model.config, capacity, self.length)
+        self._columns: Tensor | None = None
         self.step: Step = self._advance
         self.step()  # allocates keys and values, on the stream that will use them
+        if own_mask and sees_all and model.config._attn_implementation in ("sdpa", "eager"):
+            self._columns = torch.arange(capacity, device=device).view(1, 1, 1, -1)
+            self._seen = torch.zeros((), dtype=model.dtype, device=device)
+            self._unseen = torch.full_like(self._seen, torch.finfo(model.dtype).min)
         stored = [layer for layer in self.cache.layers if hasattr(layer, "max_cache_len")]
         if not stored or not all(layer.is_initialized for layer in stored):
             raise NotDescribed("it leaves no keys and values in transformers' static cache")
@@ -92,7 +110,7 @@ class Slot:
     def reset(self) -> int:
         """Forget everything; the number of this use."""
         self.cache.reset()
-        self.positions.zero_()
+        self.length.zero_()
         self.uses += 1
         return self.uses
 
@@ -101,18 +119,22 @@ class Slot:
         end = begin + ids.shape[1]
         positions = torch.arange(begin, end, device=self.ids.device).expand(ids.shape[0], -1)
         logits = self._forward(ids.to(self.ids.device), positions)
-        self.positions.fill_(end)
+        self.length.fill_(end)
         return logits
 
     def _advance(self) -> Tensor:
-        logits = self._forward(self.ids, self.positions)
-        self.positions.add_(1)
+        mask = None
+        if self._columns is not None:
+            mask = torch.where(self._columns <= self.length, self._seen, self._unseen).expand(len(self.ids), 1, 1, -1)
+        logits = self._forward(self.ids, self.length.expand_as(self.ids), mask)
+        self.length.add_(1)
         return logits
 
-    def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
         output = self._model(
-            input_ids=ids, position_ids=positions, past_key_values=self.cache, use_cache=True, logits_to_keep=1
-        )
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
         return cast(Tensor, output.logits[:, -1])
 
 
@@ -146,8 +168,28 @@ def capacity(length: int) -> int:
     return max(1, -(-length // CAPACITY_STEP)) * CAPACITY_STEP
 
 
-def static_cache(config: Any, capacity: int) -> Any:
-    """transformers' StaticCache with a full-length layer for each layer that keeps keys and values.
+@cache
+def _layer_class() -> Any:
+    """A static layer at a position that is counted elsewhere: `cumulative_length` belongs to the slot."""
+    from transformers.cache_utils import StaticLayer
+
+    class Layer(StaticLayer):
+        def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+            if not self.is_initialized:
+                self.lazy_initialization(key_states, value_states)
+            place, count = self.cumulative_length, key_states.shape[-2]
+            if count > 1:
+                place = torch.arange(count, device=place.device) + place
+            self.keys.index_copy_(2, place, key_states)
+            self.values.index_copy_(2, place, value_states)
+            return self.keys, self.values
+
+    return Layer
+
+
+def static_cache(config: Any, capacity: int, length: Tensor) -> tuple[Any, bool]:
+    """transformers' StaticCache with a full-length layer for each layer that keeps keys and values, and whether every
+    layer sees all of them. `length` int64 [1] is read for the position of the next token, and never written.
 
     Raises NotDescribed for state of another kind (state spaces, convolutions, compressed or indexed keys).
     """
@@ -157,15 +199,17 @@ def static_cache(config: Any, capacity: int) -> Any:
     # A layer without attention, or with another's keys and values; transformers 5.17 has none in the cache.
     nothing = getattr(cache_utils, "DummyLayer", StaticLayer)
     try:
-        cache = StaticCache(config=config, max_cache_len=capacity)
+        made = StaticCache(config=config, max_cache_len=capacity)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise NotDescribed(f"transformers has no static cache for it: {first_line(error)}") from None
-    for number, layer in enumerate(cache.layers):
-        if type(layer) is StaticSlidingWindowLayer:
-            cache.layers[number] = StaticLayer(max_cache_len=capacity)
-        elif type(layer) not in (StaticLayer, nothing):
+    sees_all = not any(type(layer) is StaticSlidingWindowLayer for layer in made.layers)
+    for number, layer in enumerate(made.layers):
+        if type(layer) in (StaticLayer, StaticSlidingWindowLayer):
+            made.layers[number] = _layer_class()(max_cache_len=capacity)
+            made.layers[number].cumulative_length = length
+        elif type(layer) is not nothing:
             raise NotDescribed(f"layer {number} keeps more than keys and values ({type(layer).__name__})")
-    return cache
+    return made, sees_all
 
 
 def first_line(error: Exception) -> str:

@@ -57,7 +57,7 @@ def test_one_capture_for_each_batch_and_capacity(make_model, recorder):
     # Those of different sizes don't disturb each other, fed by turns.
     pair = made.begin(1, 20), made.begin(2, 20)
     tokens = ids(1, 9), ids(2, 9)
-    wanted = [decoded(TransformersDecoding(made._model, CPU), t, 4) for t in tokens]
+    wanted = [decoded(TransformersDecoding(made.model, CPU), t, 4) for t in tokens]
     found = [[d.feed(t[:, :4]).clone()] for d, t in zip(pair, tokens, strict=True)]
     for position in range(4, 9):
         for kept, decoding, t in zip(found, pair, tokens, strict=True):

@@ -143,8 +143,9 @@ def test_state_of_another_kind_is_refused(make_model):
     mamba = transformers.AutoModelForCausalLM.from_config(transformers.MambaConfig(**sizes)).eval()
     with pytest.raises(BackendUnavailable, match="cannot be decoded with a static cache"):
         attach(mamba, CPU, "static")
+    types = ["linear_attention", "full_attention"]
     with pytest.raises(NotDescribed, match="layer 0 keeps more than keys and values"):
-        static_cache(make_model("llama", kernel="cuda", layer_types=["linear_attention", "full_attention"]).config, 8)
+        static_cache(make_model("llama", kernel="cuda", layer_types=types).config, 8, torch.zeros(1))
 
 
 @torch.no_grad()
