@@ -74,7 +74,7 @@ class StaticModel:
         slot = Slot(self.model, self.device, batch, capacity, self._own_mask)
         if self._capture is not None:
             try:
-                slot.step = self._capture(slot.step)
+                slot.replay = self._capture(slot.advance)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -96,8 +96,8 @@ class Slot:
         self.length = torch.zeros(1, dtype=torch.long, device=device)
         self.cache, sees_all = static_cache(model.config, capacity, self.length)
         self._columns: Tensor | None = None
-        self.step: Step = self._advance
-        self.step()  # allocates keys and values, on the stream that will use them
+        self.replay: Step | None = None  # no reference back to this slot, whose memory shall go with the last use of it
+        self.advance()  # allocates keys and values, on the stream that will use them
         if own_mask and sees_all and model.config._attn_implementation in ("sdpa", "eager"):
             self._columns = torch.arange(capacity, device=device).view(1, 1, 1, -1)
             self._seen = torch.zeros((), dtype=model.dtype, device=device)
@@ -122,7 +122,12 @@ class Slot:
         self.length.fill_(end)
         return logits
 
-    def _advance(self) -> Tensor:
+    def step(self) -> Tensor:
+        """One token by replay where there is one; the logits may be overwritten by the next step."""
+        return self.advance() if self.replay is None else self.replay()
+
+    def advance(self) -> Tensor:
+        """One token by the model's forward pass, in a way that can be captured."""
         mask = None
         if self._columns is not None:
             mask = torch.where(self._columns <= self.length, self._seen, self._unseen).expand(len(self.ids), 1, 1, -1)
@@ -173,7 +178,7 @@ def _layer_class() -> Any:
     """A static layer at a position that is counted elsewhere: `cumulative_length` belongs to the slot."""
     from transformers.cache_utils import StaticLayer
 
-    class Layer(StaticLayer):
+    class Layer(StaticLayer):  # type: ignore[misc]
         def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
             if not self.is_initialized:
                 self.lazy_initialization(key_states, value_states)

@@ -1,6 +1,8 @@
 """A static cache gives the model's own logits, is used again, and is refused where it would not fit."""
 
 import copy
+import gc
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -198,3 +200,15 @@ def test_an_engine_answers_alike_with_both(make_model):
     rows = [np.concatenate(list(e.logprobs(sequence, 4, "decode"))) for e in (fixed, generic)]
     np.testing.assert_allclose(*rows, atol=2e-4)
     np.testing.assert_allclose(rows[0], np.concatenate(list(fixed.logprobs(sequence, 4, "prefill"))), atol=2e-4)
+
+
+@torch.no_grad()
+def test_a_cache_goes_with_its_last_use(make_model, recorder):
+    made = StaticModel(make_model("llama", kernel="cuda"), CPU, recorder)
+    gone = weakref.ref(made.begin(1, 8)._slot)
+    gc.disable()  # without the help of the collector, which might come too late
+    try:
+        made._slots.clear()
+        assert gone() is None
+    finally:
+        gc.enable()
