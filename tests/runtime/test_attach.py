@@ -147,5 +147,5 @@ def test_an_engine_answers_alike_with_both(family, make_model):
 
 
 def test_an_unknown_runtime_names_those_there_are(make_model):
-    with pytest.raises(UserError, match="auto, native, cuda-graph, static, transformers"):
+    with pytest.raises(UserError, match="auto, cuda-graph, native, static, transformers"):
         attach(make_model("llama"), CPU, "fast")

@@ -4,10 +4,14 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from awqbench.runtime import TransformersDecoding
 from awqbench.runtime.attach import static_runtime
-from awqbench.runtime.static import StaticModel
+from awqbench.runtime.merged import merge_linears
+from awqbench.runtime.norms import fuse_norms
+from awqbench.runtime.static import Slot, StaticModel
 
 CPU = torch.device("cpu")
 FAMILIES = ["llama", "llama3", "mistral", "qwen3", "gemma2", "gemma3", "phi3", "mixtral", "cohere", "gpt-neox", "gpt2"]
@@ -45,6 +49,33 @@ def test_replays_are_the_models_own_logits(family, make_model, recorder):
         )
         assert recorder.replays - before == length - prompt + (prompt == 1)
     assert recorder.captures == 1
+
+
+class Elsewhere(TorchDispatchMode):
+    """Collects operations that touch a tensor on the host, which a step in a graph can't."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)]
+        self.found += [str(func) for tensor in tensors if tensor.device.type == "cpu"]
+        return out
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "mixtral"])
+@torch.no_grad()
+def test_a_step_on_a_device_touches_nothing_on_the_host(family, make_model):
+    """The meta device stands for the GPU; it has no values, so reading one is an error."""
+    model = make_model(family, kernel="cuda", dtype=torch.float16)
+    merge_linears(model)
+    fuse_norms(model)
+    slot = Slot(model.to("meta"), torch.device("meta"), 2, 128)
+    with Elsewhere() as elsewhere:
+        logits = slot.advance()
+    assert (logits.shape, logits.device.type, elsewhere.found) == ((2, 101), "meta", [])
 
 
 @torch.no_grad()
