@@ -16,7 +16,7 @@ from awqbench.runtime.decoding import Decoding, TransformersDecoding
 from awqbench.runtime.describe import describe
 from awqbench.runtime.native import MAX_BATCH, NativeDecoding, NativeModel
 from awqbench.runtime.probe import NotDescribed
-from awqbench.runtime.prove import OwnLogits, own_logits, prove, prove_decoding
+from awqbench.runtime.prove import OwnLogits, own_logits, prove, prove_decoding, refusing
 from awqbench.runtime.static import Capture, StaticModel
 from awqbench.runtime.stored import StoredEmbedding, StoredLinear
 
@@ -85,7 +85,9 @@ _HOW = {"native": "natively", "static": "with a static cache", "cuda-graph": "by
 def _graph_runtime(model: Any, device: torch.device, asked: str) -> Runtime:
     if device.type != "cuda":
         raise NotDescribed(f"the device is {device.type}")
-    runtime = static_runtime(model, device, CudaGraphs(device))
+    with refusing():
+        graphs = CudaGraphs(device)
+    runtime = static_runtime(model, device, graphs)
     if asked != "auto" and runtime.static is not None and runtime.static.not_captured:
         raise NotDescribed(runtime.static.not_captured)
     return runtime
@@ -100,8 +102,9 @@ def static_runtime(model: Any, device: torch.device, capture: Capture | None = N
     with torch.no_grad():
         own = own_logits(model, device)
         try:
-            merged.merge_linears(model)
-            norms.fuse_norms(model)
+            with refusing():
+                merged.merge_linears(model)
+                norms.fuse_norms(model)
             return _proved(StaticModel(model, device, capture), own)
         except NotDescribed as reason:
             log.info("layers stay as they are: %s", reason)

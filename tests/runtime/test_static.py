@@ -180,6 +180,30 @@ def test_a_model_that_computes_something_else_is_refused(make_model):
 
 
 @torch.no_grad()
+def test_a_model_without_state_and_one_that_runs_out_of_memory_are_refused(make_model, monkeypatch):
+    model = make_model("llama", kernel="cuda")
+    forward = model.forward
+
+    def stateless(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.past_key_values = None
+        return output
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "forward", stateless)
+        with pytest.raises(BackendUnavailable, match="ValueError: CausalLMOutputWithPast carries no state"):
+            attach(model, CPU, "static")
+    monkeypatch.setattr(static, "Slot", Scarce)
+    with pytest.raises(BackendUnavailable, match="OutOfMemoryError: not enough"):
+        attach(model, CPU, "static")
+
+
+class Scarce:
+    def __init__(self, *args):
+        raise torch.OutOfMemoryError("not enough")
+
+
+@torch.no_grad()
 def test_a_cuda_graph_needs_its_device(make_model):
     with pytest.raises(BackendUnavailable, match="cannot be decoded by a CUDA graph: the device is cpu"):
         attach(make_model("llama", kernel="cuda"), CPU, "cuda-graph")
