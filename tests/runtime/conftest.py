@@ -39,7 +39,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
                                   "logits_scaling": 2.5, "attention_multiplier": 0.3}),
     "olmo2": ("Olmo2Config", BASE),
     "phi3": ("Phi3Config", {**BASE, "sliding_window": None}),
-    "gemma3": ("Gemma3TextConfig", {**BASE, "head_dim": 16, "sliding_window": 8, "num_hidden_layers": 7}),
+    "gemma3": ("Gemma3TextConfig", {**BASE, "head_dim": 16, "sliding_window": 8, "num_hidden_layers": 3,
+                                    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
 }  # fmt: skip
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "gpt2": ("GPT2Config", {"vocab_size": 101, "n_embd": 64, "n_layer": 2, "n_head": 4}, "no stack of layers"),
