@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from awqbench.ops import cuda, cuda_layout
+from awqbench.ops.cuda_binding import current_stream
 
 if TYPE_CHECKING:
     from awqbench.ops.linear import QuantizedLinear
@@ -137,4 +138,4 @@ def _state(x: Tensor) -> tuple[Any, ...]:
     """
     if not x.is_cuda:
         return (x._version,)
-    return x._version, torch.cuda.current_stream(x.device).cuda_stream, torch.cuda.is_current_stream_capturing()
+    return x._version, current_stream(x.get_device()), torch.cuda.is_current_stream_capturing()

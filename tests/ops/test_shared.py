@@ -201,3 +201,18 @@ def test_schemes_that_differ_are_refused(make_quantized):
             SharedWeight([first, other])
     with pytest.raises(ValueError, match="share a weight"):
         SharedWeight([first])
+
+
+def test_a_product_of_another_stream_or_of_before_a_capture_is_not_used(make_quantized, products, monkeypatch):
+    first, second, _ = linears(make_quantized)
+    SharedWeight([first, second])
+    x, place = torch.randn(1, 64), [0, False]
+    monkeypatch.setattr(shared, "_state", lambda x: (x._version, *place))
+    for change in ([0, True], [1, True], [1, False]):
+        first(x)
+        place[:] = change
+        products.clear()
+        second(x)
+        assert products == [128]  # multiplied anew, where and when it is asked for
+        first(x)
+    assert shared._state(x) == (0, 1, False)
