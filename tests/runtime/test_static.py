@@ -14,7 +14,8 @@ from awqbench.errors import BackendUnavailable
 from awqbench.ops import QuantizedLinear
 from awqbench.runtime import TransformersDecoding, attach, static
 from awqbench.runtime.probe import NotDescribed
-from awqbench.runtime.static import StaticDecoding, StaticModel, capacity, static_cache
+from awqbench.runtime.static import StaticDecoding, StaticModel, capacity
+from awqbench.runtime.static_cache import static_cache
 
 CPU = torch.device("cpu")
 FAMILIES = [
