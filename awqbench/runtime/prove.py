@@ -17,8 +17,8 @@ from awqbench.runtime.probe import NotDescribed, first_line
 # Of the largest logit of a row. float32 sums in another order differ by a few millionths; what is computed otherwise (a
 # norm's epsilon, an approximate activation) differs by more than this in a model of any depth.
 TOLERANCE = 5e-5
-# In 16 bits each layer rounds, and other kernels round otherwise. SmolLM2-135M (30 layers, on a CPU) differed by 2e-3 to
-# 3e-3 in float16 and 2e-2 to 4e-2 in bfloat16, about as its own prefill and decode do. Unmeasured on a GPU.
+# In 16 bits each layer rounds, and other kernels round otherwise. SmolLM2-135M (30 layers, on a CPU) differed by 2e-3
+# to 3e-3 in float16 and 2e-2 to 4e-2 in bfloat16, about as its own prefill and decode do. Unmeasured on a GPU.
 TOLERANCES = {torch.float32: TOLERANCE, torch.float16: 2.0**-6, torch.bfloat16: 2.0**-3}
 BATCH, PROMPT, STEPS = 2, 5, 3
 
