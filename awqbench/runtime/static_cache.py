@@ -1,8 +1,8 @@
 """transformers' StaticCache as a step needs it that is captured once and replayed at every position.
 
-Layers that see a sliding window or a chunk only get full-length layers too, and the model's own mask hides what they must
-not see: transformers' static sliding layer counts positions in Python, which a captured step would not run. What that
-costs is memory and reading beyond the window.
+Layers that see a sliding window or a chunk only get full-length layers too, and the model's own mask hides what they
+must not see: transformers' static sliding layer counts positions in Python, which a captured step would not run. What
+that costs is memory and reading beyond the window.
 """
 
 from __future__ import annotations
