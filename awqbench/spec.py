@@ -96,8 +96,10 @@ class BackendSpec(Table):
     quantize: dict[str, Any] = Field(default_factory=dict, description="overrides of [quantize] for this backend")
     dtype: DType | None = Field(None, description="compute type, when it must differ from the model's")
     batch_size: int | None = Field(None, gt=0, description="sequences per forward pass")
-    runtime: Literal["auto", "native", "transformers"] = Field(
-        "auto", description="what decodes token by token on packed weights: auto is the native step where it fits"
+    runtime: Literal["auto", "native", "cuda-graph", "static", "transformers"] = Field(
+        "auto",
+        description="what decodes token by token on packed weights: auto is the native step (CPU) or a CUDA graph, "
+        "where proved to fit; static is a static cache without a graph",
     )
     python: str | None = Field(None, description="interpreter of this backend's environment")
     timeout_s: float = Field(3600.0, gt=0, description="longest wait for a worker's next result")

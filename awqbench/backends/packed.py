@@ -32,7 +32,7 @@ class PackedBackend(TorchEngine):
         )
 
     def attach(self, options: dict[str, Any]) -> Runtime:
-        """The native step where it is proved to fit; the option `runtime` is one of `awqbench.runtime.RUNTIMES`."""
+        """Native step or CUDA graph where proved to fit; the option `runtime` is one of `awqbench.runtime.RUNTIMES`."""
         return attach(self.model, self.device, options.get("runtime") or "auto")
 
     def kernel(self) -> str:

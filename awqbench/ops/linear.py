@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +12,9 @@ from awqbench.ops import cpu, cuda, cuda_layout, layout, torch_int4
 from awqbench.ops.op import w4a16_linear
 from awqbench.ops.select import select_kernel
 from awqbench.quantization.tensor import QuantizedTensor
+
+if TYPE_CHECKING:
+    from awqbench.ops.shared import SharedWeight
 
 
 class QuantizedLinear(nn.Module):
@@ -23,6 +29,8 @@ class QuantizedLinear(nn.Module):
     codes: Tensor
     zeros: Tensor
     bias: Tensor | None
+    shared: SharedWeight | None = None  # with others that read the same input; kernel `cuda` only
+    part = 0  # which of them this is
 
     def __init__(
         self,
@@ -83,6 +91,8 @@ class QuantizedLinear(nn.Module):
         """x [..., in] -> [..., out], in x's type."""
         held = self._buffers  # module attributes are looked up slowly, and a decoding step makes hundreds of calls
         if self.kernel == "cuda":
+            if self.shared is not None and (rows := self.shared.rows(self.part, x, held)) is not None:
+                return rows
             multiplied: Tensor = cuda.w4a16_gemm(
                 x, held["tiles"], held["steps"], held["bias"], self.out_features, self.group_size
             )
@@ -99,6 +109,21 @@ class QuantizedLinear(nn.Module):
             x, held["codes"], scales, held["zeros"], held["bias"], self.group_size, self.width, self.kernel
         )
         return result
+
+    def share(self, shared: SharedWeight | None, part: int = 0) -> None:
+        """Hold rows of a weight that several linears have together; None: no longer multiply together with them."""
+        self.shared, self.part = shared, part
+        if shared is not None:
+            self._buffers.update(shared.held(part))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
+        """Moved or cast one by one, the parts of a shared weight would each hold memory of their own."""
+        if self.shared is None:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        else:
+            self.shared.apply(fn)
+            self._buffers.update(self.shared.held(self.part))
+        return self
 
     def to_quantized(self) -> QuantizedTensor:
         """The integers, scales and zero points that the layer was made from, exact to the bit."""

@@ -1,4 +1,4 @@
-"""Decoding a token: through a native step over all layers where it is proved to fit, through transformers otherwise."""
+"""Decoding a token: by a native step or a CUDA graph where it is proved to fit, through transformers otherwise."""
 
 from awqbench.runtime.attach import RUNTIMES, attach
 from awqbench.runtime.decoding import Decoding, TransformersDecoding, carried_state

@@ -1,4 +1,4 @@
-"""Whether a model's tokens are decoded natively: tried when it is loaded, and only kept if the results are the same."""
+"""How a model's tokens are decoded: tried when it is loaded, and only kept if the results are the same."""
 
 from __future__ import annotations
 
@@ -10,52 +10,112 @@ from torch import nn
 
 from awqbench.errors import BackendUnavailable, unknown_choice
 from awqbench.ops import cpu
+from awqbench.runtime import merged, norms
+from awqbench.runtime.cuda_graph import CudaGraphs
 from awqbench.runtime.decoding import Decoding, TransformersDecoding
 from awqbench.runtime.describe import describe
 from awqbench.runtime.native import MAX_BATCH, NativeDecoding, NativeModel
 from awqbench.runtime.probe import NotDescribed
-from awqbench.runtime.prove import prove
+from awqbench.runtime.prove import OwnLogits, own_logits, prove, prove_decoding, refusing
+from awqbench.runtime.static import Capture, StaticModel
 from awqbench.runtime.stored import StoredEmbedding, StoredLinear
 
 log = logging.getLogger(__name__)
 
-RUNTIMES = ("auto", "native", "transformers")
+RUNTIMES = ("auto", "native", "cuda-graph", "static", "transformers")
 
 
 class Runtime:
-    """How a loaded model decodes. `name` is native, or transformers with the reason why it isn't native."""
+    """How a loaded model decodes.
 
-    def __init__(self, model: Any, device: torch.device, native: NativeModel | None, name: str) -> None:
-        self.model, self.device, self.native, self.name = model, device, native, name
+    `name` is native, cuda-graph, static, or transformers with the reason why it is none of those; static has a reason
+    behind it too where a CUDA graph was wanted.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        native: NativeModel | None,
+        name: str,
+        static: StaticModel | None = None,
+    ) -> None:
+        self.model, self.device, self.native, self.static, self.name = model, device, native, static, name
 
     def begin(self, batch: int, length: int) -> Decoding:
         """Start `batch` equally long sequences that will be fed `length` tokens at most.
 
-        What exceeds the native step's limits (a batch, or a window of attention) goes through transformers.
+        What exceeds the native step's limits (a batch, or a window of attention) goes through transformers. With a
+        static cache, sequences of the same sizes take turns: those begun before end.
         """
+        if self.static is not None:
+            return self.static.begin(batch, length)
         if self.native is None or batch > MAX_BATCH or length > self.native.limit:
             return TransformersDecoding(self.model, self.device)
         return NativeDecoding(self.model, self.native, batch, length)
 
 
 def attach(model: Any, device: torch.device, asked: str = "auto") -> Runtime:
-    """The runtime of a loaded causal LM.
+    """The runtime of a loaded causal LM. `auto` is the native step on a CPU and a CUDA graph on a CUDA device.
 
-    Natively decoded models hold embedding and head in 16 bits from here on where that is exact. Raises UserError for an
-    unknown name, BackendUnavailable when `native` is asked for and does not fit.
+    Natively decoded models hold embedding and head in 16 bits from here on where that is exact; those with a static
+    cache multiply linears that read the same tensor together. Raises UserError for an unknown name, BackendUnavailable
+    when a runtime is asked for by name and does not fit.
     """
     if asked not in RUNTIMES:
         raise unknown_choice("runtime", asked, RUNTIMES)
     if asked == "transformers":
         return Runtime(model, device, None, "transformers: asked for")
     try:
-        native = _native(model, device)
+        if asked == "static":
+            return static_runtime(model, device)
+        if asked == "cuda-graph" or (asked == "auto" and device.type == "cuda"):
+            return _graph_runtime(model, device, asked)
+        return Runtime(model, device, _native(model, device), "native")
     except NotDescribed as reason:
-        if asked == "native":
-            raise BackendUnavailable(f"this model cannot be decoded natively: {reason}") from None
+        if asked != "auto":
+            raise BackendUnavailable(f"this model cannot be decoded {_HOW[asked]}: {reason}") from None
         log.info("decoding through transformers: %s", reason)
         return Runtime(model, device, None, f"transformers: {reason}")
-    return Runtime(model, device, native, "native")
+
+
+_HOW = {"native": "natively", "static": "with a static cache", "cuda-graph": "by a CUDA graph"}
+
+
+def _graph_runtime(model: Any, device: torch.device, asked: str) -> Runtime:
+    if device.type != "cuda":
+        raise NotDescribed(f"the device is {device.type}")
+    with refusing():
+        graphs = CudaGraphs(device)
+    runtime = static_runtime(model, device, graphs)
+    if asked != "auto" and runtime.static is not None and runtime.static.not_captured:
+        raise NotDescribed(runtime.static.not_captured)
+    return runtime
+
+
+def static_runtime(model: Any, device: torch.device, capture: Capture | None = None) -> Runtime:
+    """Decoding with a static cache, its step captured by `capture`, or as it is where that fails.
+
+    Linears are merged and norms fused first, and that is undone should the model not bear it. Raises NotDescribed when
+    the logits are not the model's own either way.
+    """
+    with torch.no_grad():
+        own = own_logits(model, device)
+        try:
+            with refusing():
+                merged.merge_linears(model)
+                norms.fuse_norms(model)
+            return _proved(StaticModel(model, device, capture), own)
+        except NotDescribed as reason:
+            log.info("layers stay as they are: %s", reason)
+            merged.part(model)
+            norms.unfuse_norms(model)
+            return _proved(StaticModel(model, device, capture, own_mask=False), own)
+
+
+def _proved(static: StaticModel, own: OwnLogits) -> Runtime:
+    prove_decoding(own, static.begin)
+    return Runtime(static.model, static.device, None, static.name, static)
 
 
 def _native(model: Any, device: torch.device) -> NativeModel:

@@ -19,7 +19,12 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class NotDescribed(Exception):
-    """The model is none that the native step computes; the message says what differs."""
+    """The model is none that this runtime computes; the message says what differs."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short enough for a name."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def norm_weight(module: Any, name: str) -> tuple[Tensor, float]:

@@ -1,18 +1,25 @@
-"""A native step is used only where its logits are the model's own: tried on a few tokens when the model is loaded."""
+"""A step of ours is used only where its logits are the model's own: tried on a few tokens when the model is loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from awqbench.runtime.decoding import TransformersDecoding
+from awqbench.runtime.decoding import Decoding, TransformersDecoding
 from awqbench.runtime.native import NativeModel
-from awqbench.runtime.probe import NotDescribed
+from awqbench.runtime.probe import NotDescribed, first_line
 
 # Of the largest logit of a row. float32 sums in another order differ by a few millionths; what is computed otherwise (a
 # norm's epsilon, an approximate activation) differs by more than this in a model of any depth.
 TOLERANCE = 5e-5
+# In 16 bits each layer rounds, and other kernels round otherwise. SmolLM2-135M (30 layers, on a CPU) differed by 2e-3
+# to 3e-3 in float16 and 2e-2 to 4e-2 in bfloat16, about as its own prefill and decode do. Unmeasured on a GPU.
+TOLERANCES = {torch.float32: TOLERANCE, torch.float16: 2.0**-6, torch.bfloat16: 2.0**-3}
 BATCH, PROMPT, STEPS = 2, 5, 3
 
 
@@ -43,7 +50,58 @@ def prove(model: Any, native: NativeModel) -> None:
         _compare(alone.step(column[:, 0]), logits)
 
 
-def _compare(found: torch.Tensor, wanted: torch.Tensor) -> None:
+@dataclass(frozen=True, slots=True)
+class OwnLogits:
+    """Sequences of ids [batch, n], and the model's own logits after PROMPT ids and after each further one."""
+
+    ids: list[Tensor]
+    logits: list[list[Tensor]]
+    tolerance: float
+
+
+def own_logits(model: Any, device: torch.device) -> OwnLogits:
+    """What a decoding has to give, from the model's forward pass and the cache it makes. Raises NotDescribed for a type
+    that no tolerance is known for."""
+    if model.dtype not in TOLERANCES:
+        raise NotDescribed(f"the model computes in {str(model.dtype).removeprefix('torch.')}")
+    generator, vocabulary = torch.Generator().manual_seed(0), int(model.config.get_text_config().vocab_size)
+    found = OwnLogits([], [], TOLERANCES[model.dtype])
+    for _ in range(2):
+        ids = torch.randint(0, vocabulary, (BATCH, PROMPT + STEPS), generator=generator)
+        found.ids.append(ids)
+        with refusing():
+            found.logits.append(_decoded(TransformersDecoding(model, device), ids))
+    return found
+
+
+def prove_decoding(own: OwnLogits, begin: Callable[[int, int], Decoding]) -> None:
+    """Compare the logits of two sequences, one after the other, so that what the first leaves behind shows.
+
+    Raises NotDescribed when they differ, or when the model cannot be decoded so.
+    """
+    with refusing():
+        found = [_decoded(begin(*ids.shape), ids) for ids in own.ids]
+    for steps, wanted in zip(found, own.logits, strict=True):
+        for step, logits in zip(steps, wanted, strict=True):
+            _compare(step, logits, own.tolerance)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What a model raises that isn't used as it expects, memory that runs out included, as NotDescribed."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise NotDescribed(f"it raises {type(error).__name__}: {first_line(error)}") from error
+
+
+def _decoded(decoding: Decoding, ids: Tensor) -> list[Tensor]:
+    """Logits after the prompt and after each further id, in float32."""
+    parts = [ids[:, :PROMPT], *(ids[:, t : t + 1] for t in range(PROMPT, ids.shape[1]))]
+    return [decoding.feed(part).to(torch.float32, copy=True) for part in parts]  # the next call overwrites them
+
+
+def _compare(found: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) -> None:
     difference = float(((found - wanted).abs().amax(-1) / wanted.abs().amax(-1)).max())
-    if not difference <= TOLERANCE:
+    if not difference <= tolerance:
         raise NotDescribed(f"its logits differ from the model's own by {difference:.1e} of the largest")

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Build, check and time the CUDA kernels on a machine with a GPU that has torch, and nothing of this project installed.
 #
-#   OUT=results BUDGET=560 suites/micro/gpu_session.sh [check|bench|all]
+#   OUT=results BUDGET=560 suites/micro/gpu_session.sh [check|bench|decode|all]
 #
-# Run in a checkout. Everything is written under $OUT, in seven files, as it is known, and the whole ends within $BUDGET
-# seconds:
-#   build.log machine.txt check.json check.log results.json bench.log table.md
+# Run in a checkout. Everything is written under $OUT as it is known, and the whole ends within $BUDGET seconds:
+#   build.log machine.txt check.json check.log results.json bench.log table.md; with decode: decode.json decode.log
+# all is check and bench. decode (suites/micro/decode_cuda.py: tokens per second of whole models) needs transformers too.
 # Found where they are, and done without where they are not:
 #   .peers/*.whl                       peers as wheels (humming_kernels, gemlite), installed without their dependencies
 #   .peers/_C_stable_libtorch.abi3.so  vLLM's kernels, or a zip with that file; or AWQBENCH_VLLM_SO
 #   .peers/awqbench_cuda.so            our kernels, built elsewhere from these sources; or AWQBENCH_CUDA_KERNELS
 # PEERS names another folder; CHECK_SHARE the percentage of the time that checking may take when both are done;
-# CHECK_ARGS and BENCH_ARGS are passed on, e.g. BENCH_ARGS="--shapes llama3-8b --batches 1,16".
+# CHECK_ARGS, BENCH_ARGS and DECODE_ARGS are passed on, e.g. BENCH_ARGS="--shapes llama3-8b --batches 1,16".
 set -uo pipefail
 
 what=${1:-all}
@@ -26,7 +26,10 @@ status=0
 left() { echo $((budget - (SECONDS - begin))); }
 say() { printf '\n== %s (%s s left)\n' "$1" "$(left)"; }
 
-case $what in check | bench | all) ;; *) echo "unknown step '$what' (allowed: check, bench, all)" >&2; exit 2 ;; esac
+case $what in
+check | bench | decode | all) ;;
+*) echo "unknown step '$what' (allowed: check, bench, decode, all)" >&2; exit 2 ;;
+esac
 mkdir -p "$out"
 trap 'rm -rf "$site"' EXIT
 
@@ -65,7 +68,7 @@ if [[ -z ${AWQBENCH_CUDA_KERNELS:-} ]]; then
 fi
 nvidia-smi -q >"$out/machine.txt" 2>&1
 
-if [[ $what != bench ]]; then
+if [[ $what == check || $what == all ]]; then
     say "check"
     seconds=$(left)
     [[ $what == all ]] && seconds=$((seconds * ${CHECK_SHARE:-40} / 100))
@@ -74,7 +77,7 @@ if [[ $what != bench ]]; then
     grep -E '^(FAIL|ERROR|FAILING)' "$out/check.log" | head -n 40
     tail -n 3 "$out/check.log"
 fi
-if [[ $what != check && $(left) -gt 40 ]]; then
+if [[ $what == bench || $what == all ]] && [[ $(left) -gt 40 ]]; then
     say "bench"
     # The last problem begun before the end of its budget still has to end.
     # shellcheck disable=SC2086
@@ -83,6 +86,13 @@ if [[ $what != check && $(left) -gt 40 ]]; then
     ((code > status)) && status=$code
     mkdir -p "$site/results" && cp "$out/results.json" "$site/results/" 2>/dev/null
     awqbench kernels table --full --results "$site/results" >"$out/table.md" 2>>"$out/bench.log"
+fi
+if [[ $what == decode ]]; then
+    say "decode"
+    # shellcheck disable=SC2086
+    HF_HUB_OFFLINE=1 "$python" -P suites/micro/decode_cuda.py --budget $(($(left) - 15)) --json "$out/decode.json" \
+        ${DECODE_ARGS:-} 2>&1 | tee "$out/decode.log"
+    status=${PIPESTATUS[0]}
 fi
 say "done, status $status"
 exit "$status"

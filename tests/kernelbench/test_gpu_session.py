@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "suites" / "micro" / "gpu_session.sh"
@@ -51,7 +52,40 @@ def test_a_whole_session(tmp_path: Path) -> None:
     assert done.stdout.rstrip().splitlines()[-1].startswith("== done, status 0")
 
 
+def test_decoding(tmp_path: Path) -> None:
+    done = session(
+        tmp_path, "decode", DECODE_ARGS="--tiny --device cpu --rounds 2 --prompt 4 --new 3 --batches 1 2"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "build.log", "machine.txt", "decode.json", "decode.log",
+    }  # fmt: skip
+    found = json.loads((tmp_path / "out" / "decode.json").read_text())
+    for batch, contestants in found["batches"].items():
+        assert [entry["runtime"] for entry in contestants.values()] == [
+            "static", "transformers: asked for", "transformers: asked for", "static",
+        ]  # fmt: skip
+        for entry in contestants.values():
+            assert len(entry["tokens_per_s"]) == len(entry["ttft_s"]) == 2
+            assert entry["mbu_nominal"] is None
+        packed, _, dense, _ = (entry["bytes_per_step"] for entry in contestants.values())
+        # Two layers of 64 x (64 + 32 + 32 + 64) and 3 x 64 x 128 weights, in 16 bits, or 4 and 20 for each group of 32;
+        # packed rows are whole tiles of 64. Alike: head, norms, rotary angles, and keys and values of 5 tokens.
+        rest = 2 * (256 * 64 + 5 * 64) + 2 * 4 * 8 + int(batch) * 5 * 2 * 2 * 2 * 16 * 2
+        assert dense == 2 * 2 * 36864 + rest
+        assert packed == 2 * (36864 + 2 * 32 * 64) * (0.5 + 2.5 / 32) + rest
+    assert "not a measurement of anything" in done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_decoding_without_a_gpu(tmp_path: Path) -> None:
+    done = session(tmp_path, "decode")
+    assert done.returncode == 2
+    assert "sees no GPU" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_an_unknown_step(tmp_path: Path) -> None:
     done = session(tmp_path, "speed")
     assert done.returncode == 2
-    assert "unknown step 'speed' (allowed: check, bench, all)" in done.stderr
+    assert "unknown step 'speed' (allowed: check, bench, decode, all)" in done.stderr

@@ -11,6 +11,7 @@ from awqbench.errors import BackendUnavailable, UserError
 from awqbench.runtime import TransformersDecoding, attach
 from awqbench.runtime.native import NativeDecoding
 
+pytestmark = pytest.mark.usefixtures("native_kernel")
 CPU = torch.device("cpu")
 FAMILIES = [
     "llama", "llama-tied", "llama3", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "granite", "olmo2", "phi3",
@@ -146,5 +147,5 @@ def test_an_engine_answers_alike_with_both(family, make_model):
 
 
 def test_an_unknown_runtime_names_those_there_are(make_model):
-    with pytest.raises(UserError, match="auto, native, transformers"):
+    with pytest.raises(UserError, match="auto, cuda-graph, native, static, transformers"):
         attach(make_model("llama"), CPU, "fast")

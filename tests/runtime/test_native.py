@@ -10,6 +10,7 @@ from awqbench.runtime.native import NativeModel
 from awqbench.runtime.stored import StoredEmbedding, StoredLinear, as_stored, multiply
 from awqbench.runtime.structures import Linear
 
+pytestmark = pytest.mark.usefixtures("native_kernel")
 CPU = torch.device("cpu")
 # Whole steps of 64 and 128 inputs and parts of them; groups shorter, as long and longer, and one per row.
 SHAPES = [

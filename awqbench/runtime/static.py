@@ -1,0 +1,169 @@
+"""Decoding with keys and values in memory of a fixed place and size, as a step that can be captured and replayed needs.
+
+A step is made of few kernels: a position is counted once, not in every layer, and where all layers see everything, one
+additive mask serves them all, which scaled-dot-product attention would else make of a boolean one in each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from awqbench.runtime.probe import NotDescribed, first_line
+from awqbench.runtime.static_cache import static_cache
+
+log = logging.getLogger(__name__)
+
+CAPACITY_STEP = 128  # attention reads the padding too: half of this per sequence on average
+KEPT = 8
+KEPT_BYTES = 4 * 2**30  # of caches that wait for their sizes to be asked for again
+
+Step = Callable[[], Tensor]
+# Makes a step a replayable one that leaves its result in the same tensor each time; raises RuntimeError if it can't.
+Capture = Callable[[Step], Step]
+
+
+class StaticModel:
+    """Static decoding of one model. Caches, with their captured steps, are kept by (batch, capacity) and used again.
+
+    `capture` makes the one-token step replayable; without, or once it has failed, the step runs as it is.
+    `not_captured` then says why. `own_mask`: whether the step may bring a mask of ours.
+    """
+
+    def __init__(self, model: Any, device: torch.device, capture: Capture | None = None, own_mask: bool = True) -> None:
+        self.model, self.device, self._capture, self._own_mask = model, device, capture, own_mask
+        self._wanted = capture is not None
+        self._slots: dict[tuple[int, int], Slot] = {}
+        self.not_captured: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it turned out to be: cuda-graph, or static and why there is no graph where one was wanted."""
+        if self.not_captured is not None:
+            return f"static: no CUDA graph: {self.not_captured}"
+        return "cuda-graph" if self._wanted else "static"
+
+    def begin(self, batch: int, length: int) -> StaticDecoding:
+        """Start `batch` sequences of up to `length` tokens. Ends those that were begun with the same sizes before.
+
+        Raises NotDescribed for a model that transformers has no static cache for.
+        """
+        key = batch, capacity(length)
+        slot = self._slots.pop(key, None) or self._make(*key)
+        self._slots[key] = slot  # the latest stands last
+        return StaticDecoding(slot)
+
+    def _make(self, batch: int, capacity: int) -> Slot:
+        while len(self._slots) >= KEPT or sum(slot.bytes for slot in self._slots.values()) > KEPT_BYTES:
+            del self._slots[next(iter(self._slots))]
+        try:
+            return self._captured(batch, capacity)
+        except torch.OutOfMemoryError:
+            self._slots.clear()
+            return self._captured(batch, capacity)
+
+    def _captured(self, batch: int, capacity: int) -> Slot:
+        slot = Slot(self.model, self.device, batch, capacity, self._own_mask)
+        if self._capture is not None:
+            try:
+                slot.replay = self._capture(slot.advance)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                self._capture, self.not_captured = None, first_line(error)
+                log.warning("the decoding step cannot be captured: %s", self.not_captured)
+        return slot
+
+
+class Slot:
+    """A static cache, and the tensors from which the one-token step reads and to which it writes.
+
+    `ids` int64 [batch, 1], `length` int64 [1]: how many tokens the cache holds. `step` takes `ids` in, adds 1 to
+    `length` and gives logits [batch, vocabulary].
+    """
+
+    def __init__(self, model: Any, device: torch.device, batch: int, capacity: int, own_mask: bool = True) -> None:
+        self._model, self.capacity, self.uses = model, capacity, 0
+        self.ids = torch.zeros(batch, 1, dtype=torch.long, device=device)
+        self.length = torch.zeros(1, dtype=torch.long, device=device)
+        self.cache, sees_all = static_cache(model.config, capacity, self.length)
+        self._columns: Tensor | None = None
+        self.replay: Step | None = None  # no reference back to this slot, whose memory shall go with the last use of it
+        self.advance()  # allocates keys and values, on the stream that will use them
+        if own_mask and sees_all and model.config._attn_implementation in ("sdpa", "eager"):
+            self._columns = torch.arange(capacity, device=device).view(1, 1, 1, -1)
+            self._seen = torch.zeros((), dtype=model.dtype, device=device)
+            self._unseen = torch.full_like(self._seen, torch.finfo(model.dtype).min)
+        stored = [layer for layer in self.cache.layers if hasattr(layer, "max_cache_len")]
+        if not stored or not all(layer.is_initialized for layer in stored):
+            raise NotDescribed("it leaves no keys and values in transformers' static cache")
+        self.bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in stored)
+
+    def reset(self) -> int:
+        """Forget everything; the number of this use."""
+        self.cache.reset()
+        self.length.zero_()
+        self.uses += 1
+        return self.uses
+
+    def prefill(self, ids: Tensor, begin: int) -> Tensor:
+        """Take ids [batch, n] in at position `begin` by the model's forward pass; logits after the last."""
+        end = begin + ids.shape[1]
+        positions = torch.arange(begin, end, device=self.ids.device).expand(ids.shape[0], -1)
+        logits = self._forward(ids.to(self.ids.device), positions)
+        self.length.fill_(end)
+        return logits
+
+    def step(self) -> Tensor:
+        """One token by replay where there is one; the logits may be overwritten by the next step."""
+        return self.advance() if self.replay is None else self.replay()
+
+    def advance(self) -> Tensor:
+        """One token by the model's forward pass, in a way that can be captured."""
+        mask = None
+        if self._columns is not None:
+            mask = torch.where(self._columns <= self.length, self._seen, self._unseen).expand(len(self.ids), 1, 1, -1)
+        logits = self._forward(self.ids, self.length.expand_as(self.ids), mask)
+        self.length.add_(1)
+        return logits
+
+    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
+        output = self._model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        return cast(Tensor, output.logits[:, -1])
+
+
+class StaticDecoding:
+    """The prompt by the ordinary forward pass, into a static cache; then the slot's step for each token."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot, self._use, self._length = slot, slot.reset(), 0
+
+    def feed(self, ids: Tensor) -> Tensor:
+        """See `Decoding.feed`. Raises IndexError for a full cache, RuntimeError once the cache is used by another."""
+        slot, count = self._slot, ids.shape[1]
+        if slot.uses != self._use:
+            raise RuntimeError("these sequences have ended: others of the same sizes were begun")
+        if ids.shape[0] != slot.ids.shape[0] or self._length + count > slot.capacity:
+            raise IndexError(
+                f"{ids.shape[0]} x {count} ids after {self._length} (allowed: {slot.ids.shape[0]} sequences of up to "
+                f"{slot.capacity})"
+            )
+        if count == 1:
+            slot.ids.copy_(ids)
+            logits = slot.step()
+        else:
+            logits = slot.prefill(ids, self._length)
+        self._length += count
+        return logits
+
+
+def capacity(length: int) -> int:
+    """Tokens that a cache for `length` tokens has room for."""
+    return max(1, -(-length // CAPACITY_STEP)) * CAPACITY_STEP
