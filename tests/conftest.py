@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+_LLAMACPP = """
+import sys, xllamacpp
+parameters = xllamacpp.CommonParams()
+parameters.model.path, parameters.n_ctx, parameters.n_parallel, parameters.port = sys.argv[1], 512, 2, 0
+parameters.hostnames, parameters.cpuparams.n_threads = ["127.0.0.1"], 1
+server = xllamacpp.Server(parameters)
+print(server.listening_address, flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -81,6 +94,31 @@ def make_quantized() -> Callable[..., Any]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def serve_gguf() -> Callable[[Path], AbstractContextManager[str]]:
+    """Run llama.cpp's own server on a file, in a process of its own, with two slots of 256 tokens: its base_url."""
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: no llama.cpp server to ask")
+
+    @contextmanager
+    def serve(file: Path) -> Iterator[str]:
+        command = [sys.executable, "-P", "-c", _LLAMACPP, str(file)]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            assert address.startswith("http"), "the server did not start"
+            yield f"{address}/v1"
+            process.stdin.close()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    return serve
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ _PATH = "//completion"
 _FORCED = 1e4
 # The server's own sampler settings must not enter: temperature 0 alone is the likeliest token.
 _GREEDY = {"temperature": 0, "samplers": ["temperature"], "n_probs": 0}
+_ROUNDING = 1e-2
 # Rows of full-vocabulary log-probabilities sent on at once.
 _ROWS = 8
 _TOP_ROWS = 64
@@ -61,7 +62,7 @@ class LlamaCpp(Dialect):
             self.capabilities += ["score", "topk-logprobs"]
             self.topk = min(self.client.settings.topk, self.vocab_size or self.client.settings.topk)
             self.told |= {"topk_path": "decode", "score_path": "decode"}
-            if self.vocab_size:
+            if self.vocab_size and self.client.settings.whole:
                 self.capabilities.append("decode-logprobs")
         self._detect_stream()
 
@@ -110,7 +111,7 @@ class LlamaCpp(Dialect):
                 if told.max() >= size:
                     raise InvalidMeasurement(f"the server names token {told.max()} of a vocabulary of {size}")
                 row[told] = [value for _, value in top]
-            yield rows
+            yield _normalized(rows)
 
     def _next(self, prefix: list[int], k: int) -> list[tuple[int, float]]:
         """The k most likely tokens after a prefix."""
@@ -178,6 +179,18 @@ def _pairs(found: dict[str, Any], k: int) -> list[tuple[int, float]]:
     tops = array(member(found, "top_logprobs", "completion_probabilities[0]"), where)
     pairs = [(token_id(member(t, "id", where), where), logprob(member(t, "logprob", where), where)) for t in tops]
     return best(pairs, k, where)
+
+
+def _normalized(rows: FloatArray) -> FloatArray:
+    """Rows that add up to one: the server sums probabilities in float32, which leaves 1e-4 over a large vocabulary.
+
+    Raises InvalidMeasurement where they are further from it than rounding can be.
+    """
+    mass = np.exp(rows.astype(np.float64)).sum(axis=1, keepdims=True)
+    if not (np.abs(mass - 1) < _ROUNDING).all():
+        raise InvalidMeasurement(f"the server's whole distributions add up to {mass.min():.4g} to {mass.max():.4g}")
+    normalized: FloatArray = (rows - np.log(mass)).astype(np.float32)
+    return normalized
 
 
 def _generated(answer: Any) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from awqbench.errors import NotApplicable, UserError
+from awqbench.errors import NotApplicable, UserError, unknown_choice
 
 OPTIONS = {
     "base_url": "where the server answers: http(s)://HOST:PORT/v1",
@@ -21,6 +21,7 @@ OPTIONS = {
     "dtype": "what the server computes in, for the record: no server tells",
     "concurrency": "requests in flight at once (default 4)",
     "topk": "most likely tokens to ask for at a position, at most (default 1000)",
+    "distributions": "whole (default) or top: whether llama.cpp is asked for the whole vocabulary, which is slow",
     "timeout": "seconds that one request may take (default 600)",
     "retries": "further tries of a request that met 429, 502, 503 or a broken connection (default 5)",
     "headers": "table of further HTTP headers; they stand in the record, so none may be secret",
@@ -42,6 +43,7 @@ class Settings:
     dtype: str | None
     concurrency: int
     topk: int
+    whole: bool
     timeout_s: float
     retries: int
     headers: dict[str, str]
@@ -79,6 +81,7 @@ def read_settings(options: Mapping[str, Any], *, unquantized: bool) -> Settings:
         dtype=_text("dtype", options.get("dtype")),
         concurrency=_count(options, "concurrency", 4) or 4,
         topk=_count(options, "topk", 1000) or 1000,
+        whole=_whole(options.get("distributions", "whole")),
         timeout_s=_seconds("timeout", options.get("timeout", 600)),
         retries=_count(options, "retries", 5, least=0) or 0,
         headers=_headers(options.get("headers", {})),
@@ -112,6 +115,12 @@ def _count(options: Mapping[str, Any], name: str, default: int | None, least: in
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
         raise UserError(f"options.{name} is {value!r} (allowed: a whole number from {least} on)")
     return value
+
+
+def _whole(value: Any) -> bool:
+    if value not in {"whole", "top"}:
+        raise unknown_choice("options.distributions", value, ("whole", "top"))
+    return bool(value == "whole")
 
 
 def _seconds(name: str, value: Any) -> float:

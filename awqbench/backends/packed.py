@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from awqbench import __version__
 from awqbench.backends.torch_engine import TorchEngine
 from awqbench.formats.load import load_quantized
 from awqbench.ops.linear import QuantizedLinear
@@ -15,6 +16,11 @@ from awqbench.runtime.attach import Runtime, attach
 
 class PackedBackend(TorchEngine):
     """Weights stay packed in memory; `kernel` names what multiplies them."""
+
+    def load(self, options: dict[str, Any]) -> dict[str, Any]:
+        """See `Backend.load`."""
+        told = super().load(options)
+        return {**told, "engine": "awqbench", "engine_version": f"{__version__}, transformers {told['engine_version']}"}
 
     def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
         """Load `weights`, an AutoAWQ GEMM folder."""

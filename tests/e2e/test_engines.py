@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
@@ -14,15 +15,6 @@ from awqbench.record.reader import Run, load_run
 pytestmark = [pytest.mark.demo, pytest.mark.slow, pytest.mark.timeout(900)]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-SERVER = """
-import sys, xllamacpp
-parameters = xllamacpp.CommonParams()
-parameters.model.path, parameters.n_ctx, parameters.n_parallel, parameters.port = sys.argv[1], 512, 1, 0
-parameters.hostnames, parameters.cpuparams.n_threads = ["127.0.0.1"], 2
-server = xllamacpp.Server(parameters)
-print(server.listening_address, flush=True)
-sys.stdin.read()
-"""
 SPEC = """
 threads = 2
 [model]
@@ -83,9 +75,10 @@ MEASURED = {"awq", "rtn", "awq-llamacpp", "server"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(
+    serve_gguf: Callable[[Path], AbstractContextManager[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """base_url of llama.cpp's own server on the unquantized demo model, in a process of its own."""
-    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: no llama.cpp to run")
     from awqbench.errors import BackendUnavailable
     from awqbench.formats.gguf.export import export_gguf
     from awqbench.sources.models import resolve_model
@@ -96,20 +89,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(str(error))
     file = tmp_path_factory.mktemp("server") / "model.gguf"
     export_gguf(model, file, kind="f16")
-    command = [sys.executable, "-P", "-c", SERVER, str(file)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        assert address.startswith("http"), "the server did not start"
-        yield f"{address}/v1"
-        process.stdin.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    with serve_gguf(file) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -29,16 +29,21 @@ class Card:
     reasons: list[str]
     counts: dict[str, int] = field(default_factory=dict)
     declared_first: bool = True
+    several: bool = False
 
     @property
     def sentence(self) -> str:
         """The answer in words."""
-        return _SENTENCES[self.answer]
+        words = _SENTENCES[self.answer]
+        return words.replace("was not", "were not", 1) if self.several else words
 
 
 def cards(run: Run, most: int = 3) -> list[Card]:
-    """One card per candidate; `most` reasons each, the most serious first."""
-    return [_card(run, name, most) for name in select.candidates(run)]
+    """One card per candidate, `most` reasons each, the most serious first; one for all that no limit was declared for."""
+    made = [_card(run, name, most) for name in select.candidates(run)]
+    unjudged = [card.candidate for card in made if card.answer == "none"]
+    judged = [card for card in made if card.answer != "none"]
+    return [*judged, Card(", ".join(unjudged), "none", [], several=len(unjudged) > 1)] if unjudged else judged
 
 
 def _card(run: Run, name: str, most: int) -> Card:

@@ -5,10 +5,9 @@ documented formats are read right, and nothing about those servers.
 """
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,6 @@ import numpy as np
 import pytest
 
 from awqbench.backends.openai import OpenAIBackend
-
-_LLAMACPP = """
-import sys, xllamacpp
-parameters = xllamacpp.CommonParams()
-parameters.model.path, parameters.n_ctx, parameters.n_parallel, parameters.port = sys.argv[1], 512, 2, 0
-parameters.hostnames, parameters.cpuparams.n_threads = ["127.0.0.1"], 1
-server = xllamacpp.Server(parameters)
-print(server.listening_address, flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="session")
@@ -46,27 +35,14 @@ def byte_pair_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def llamacpp_url(byte_pair_llama: Path) -> Iterator[str]:
-    """base_url of llama.cpp's own server, in a process of its own, with two slots of 256 tokens."""
-    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: no llama.cpp server to ask")
+def llamacpp_url(serve_gguf: Callable[[Path], AbstractContextManager[str]], byte_pair_llama: Path) -> Iterator[str]:
+    """base_url of llama.cpp's own server on the tiny model."""
     from awqbench.formats.gguf.export import export_gguf
 
     file = byte_pair_llama.parent / "model.gguf"
     export_gguf(byte_pair_llama, file, kind="f16")
-    command = [sys.executable, "-P", "-c", _LLAMACPP, str(file)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        assert address.startswith("http"), "the server did not start"
-        yield f"{address}/v1"
-        process.stdin.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    with serve_gguf(file) as address:
+        yield address
 
 
 @pytest.fixture

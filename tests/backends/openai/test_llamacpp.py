@@ -72,7 +72,7 @@ def test_whole_distributions_on_the_decode_path(loaded, model):
     rows = np.concatenate(list(loaded.logprobs(ids, 5, "decode")))
     assert rows.shape == (25, 264)
     np.testing.assert_allclose(rows, expected(model, ids)[4:-1], atol=NATS)
-    np.testing.assert_allclose(np.exp(rows.astype(np.float64)).sum(1), 1.0, atol=1e-4)
+    np.testing.assert_allclose(np.exp(rows.astype(np.float64)).sum(1), 1.0, atol=1e-6)
     with pytest.raises(NotApplicable, match="no server tells whole distributions"):
         loaded.logprobs(ids, 5, "prefill")
 
@@ -87,6 +87,12 @@ def test_the_most_likely_tokens(loaded, model):
     np.testing.assert_allclose(values, -np.sort(-rows, 1)[:, :7], atol=NATS)
     with pytest.raises(NotApplicable, match=r"k is 265 .allowed: 1 to 264"):
         loaded.topk_logprobs(ids, 1, 265)
+
+
+def test_whole_distributions_can_be_left_out(backend, llamacpp_url):
+    found = backend(llamacpp_url, distributions="top", topk=50)
+    assert "decode-logprobs" not in found.found["capabilities"]
+    assert found.found["topk"] == 50
 
 
 def test_greedy_generation(loaded, model):

@@ -18,6 +18,7 @@ URL = {"base_url": "http://localhost:8000/v1"}
         ({"base_url": "http://me:pw@h/v1"}, "user or password"),
         ({**URL, "concurrency": 0}, "options.concurrency is 0 .allowed: a whole number from 1 on"),
         ({**URL, "topk": True}, "options.topk is True"),
+        ({**URL, "distributions": "all"}, "unknown options.distributions 'all'.*allowed: top, whole"),
         ({**URL, "timeout": -1}, "options.timeout is -1"),
         ({**URL, "headers": {"Authorization": "x"}}, "holds Authorization, which would stand in the record"),
         ({**URL, "headers": {"X": "a\nb"}}, "line break"),

@@ -158,4 +158,4 @@ def test_engines_are_shown_as_they_described_themselves(run: Run) -> None:
     assert (awq.dtype, awq.weight_bytes) == ("float32, bfloat16", 5)
     assert awq.not_measured == ["divergence: the decode path was not measured"]
     assert rows["rtn"].engine == "never loaded"
-    assert "perplexity: run: awqbench env create vllm" in rows["rtn"].not_measured
+    assert "perplexity: skipped" in rows["rtn"].not_measured
