@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from awqbench.backends.kind import Kind
-from awqbench.backends.openai_settings import OPTIONS as OPENAI_OPTIONS
+from awqbench.backends.openai.settings import OPTIONS as OPENAI_OPTIONS
 
 _TORCH = ("torch", "transformers")
 _PACKED = "awqbench.backends.packed:PackedBackend"
@@ -77,7 +77,7 @@ BUILT_IN = (
     ),
     Kind(
         "vllm",
-        "awqbench.backends.vllm:VllmBackend",
+        "awqbench.backends.vllm.backend:VllmBackend",
         "vLLM's offline engine: AutoAWQ, compressed-tensors and other checkpoints it reads",
         weights="folder",
         engine="vllm",
@@ -97,7 +97,7 @@ BUILT_IN = (
     ),
     Kind(
         "llamacpp",
-        "awqbench.backends.llamacpp:LlamaCppBackend",
+        "awqbench.backends.llamacpp.backend:LlamaCppBackend",
         "llama.cpp on a GGUF file",
         weights="gguf",
         engine="llama.cpp",
@@ -120,7 +120,7 @@ BUILT_IN = (
     ),
     Kind(
         "openai",
-        "awqbench.backends.openai:OpenAIBackend",
+        "awqbench.backends.openai.backend:OpenAIBackend",
         "a server that speaks OpenAI's completions protocol: vLLM, llama.cpp, SGLang, TensorRT-LLM and others",
         weights="server",
         engine="openai",

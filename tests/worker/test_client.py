@@ -20,7 +20,7 @@ from awqbench.worker import promises
 from awqbench.worker.client import Worker, WorkerFailed
 
 OPTIONS = {"dtype": "float32", "device": "cpu", "threads": 1, "batch_size": 4}
-OWN_BACKEND_MODULES = ("base", "built_in", "kind", "openai_settings", "registry")
+OWN_BACKEND_MODULES = ("base", "built_in", "kind", "registry")
 TROUBLE = Kind("trouble", "awqbench_trouble.engine:Trouble", "fails on demand", weights="model")
 
 
@@ -146,7 +146,8 @@ def test_a_worker_imports_only_what_it_must(plain: Worker) -> None:
         "awqbench.worker.guard", "awqbench.worker.ops", "awqbench.worker.protocol", "awqbench.worker.server",
     }  # fmt: skip
     ours = {name for name in bare if name.startswith("awqbench.")}
-    known = {"awqbench.backends", "awqbench.errors", *(f"awqbench.backends.{n}" for n in OWN_BACKEND_MODULES)}
+    own = (*OWN_BACKEND_MODULES, "openai", "openai.settings")
+    known = {"awqbench.backends", "awqbench.errors", *(f"awqbench.backends.{n}" for n in own)}
     assert ours == known
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from awqbench.backends.openai import OpenAIBackend
+from awqbench.backends.openai.backend import OpenAIBackend
 
 
 @pytest.fixture(scope="session")

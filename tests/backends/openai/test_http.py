@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from awqbench.backends.openai_http import Client, events
-from awqbench.backends.openai_settings import read_settings
+from awqbench.backends.openai.http import Client, events
+from awqbench.backends.openai.settings import read_settings
 from awqbench.errors import InvalidMeasurement, UserError
 
 

@@ -153,6 +153,6 @@ def test_a_wrong_model_is_named(backend, llamacpp_url):
 
 def test_no_engine_is_needed_to_import_it():
     """Standard library and numpy: the worker may run in any interpreter."""
-    code = "import sys, awqbench.backends.openai; print({'torch', 'pydantic', 'requests'} & set(sys.modules))"
+    code = "import sys, awqbench.backends.openai.backend; print({'torch', 'pydantic', 'requests'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"

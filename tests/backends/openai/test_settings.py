@@ -2,7 +2,7 @@
 
 import pytest
 
-from awqbench.backends.openai_settings import OPTIONS, read_settings
+from awqbench.backends.openai.settings import OPTIONS, read_settings
 from awqbench.backends.registry import kind
 from awqbench.errors import NotApplicable, UserError
 

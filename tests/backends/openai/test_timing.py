@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awqbench.backends.openai_timing import token_times
+from awqbench.backends.openai.timing import token_times
 from awqbench.errors import InvalidMeasurement
 
 

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from awqbench.backends.llamacpp_structs import (
+from awqbench.backends.llamacpp.structs import (
     CONTEXT_ANCHORS,
     CONTEXT_DEFAULTS,
     CONTEXT_FIELDS,

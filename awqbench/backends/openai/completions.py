@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from awqbench.backends import openai_prompt as prompt_side
 from awqbench.backends.base import Scored, TopK
-from awqbench.backends.openai_dialect import PROBE, Dialect
-from awqbench.backends.openai_prompt import Asking
-from awqbench.backends.openai_timing import Stream
-from awqbench.backends.openai_wire import (
+from awqbench.backends.openai import prompt as prompt_side
+from awqbench.backends.openai.dialect import PROBE, Dialect
+from awqbench.backends.openai.prompt import Asking
+from awqbench.backends.openai.timing import Stream
+from awqbench.backends.openai.wire import (
     array,
     best,
     choice,

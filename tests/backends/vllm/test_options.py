@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from awqbench.backends.vllm import reason
-from awqbench.backends.vllm_arrays import PromptArrays, by_token, joined
-from awqbench.backends.vllm_model import inspect
-from awqbench.backends.vllm_options import check_folder, engine_arguments, four_bit_method, prepare_process
+from awqbench.backends.vllm.arrays import PromptArrays, by_token, joined
+from awqbench.backends.vllm.backend import reason
+from awqbench.backends.vllm.model import inspect
+from awqbench.backends.vllm.options import check_folder, engine_arguments, four_bit_method, prepare_process
 from awqbench.errors import NotApplicable, UserError
 
 AVX2 = "flags\t\t: fpu sse2 avx avx2 fma\n"

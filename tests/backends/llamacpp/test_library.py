@@ -4,10 +4,11 @@ import ctypes
 
 import pytest
 
-from awqbench.backends import llamacpp_library, llamacpp_structs
-from awqbench.backends.llamacpp_library import Library, compare_defaults, open_library, parse_system_info
-from awqbench.backends.llamacpp_log import Log
-from awqbench.backends.llamacpp_structs import CONTEXT_DEFAULTS, Batch, ContextParams, ModelParams
+from awqbench.backends.llamacpp import library as llamacpp_library
+from awqbench.backends.llamacpp import structs as llamacpp_structs
+from awqbench.backends.llamacpp.library import Library, compare_defaults, open_library, parse_system_info
+from awqbench.backends.llamacpp.log import Log
+from awqbench.backends.llamacpp.structs import CONTEXT_DEFAULTS, Batch, ContextParams, ModelParams
 from awqbench.errors import BackendUnavailable, UserError
 
 

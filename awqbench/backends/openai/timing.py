@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from awqbench.backends.base import Timing
-from awqbench.backends.openai_http import Client
+from awqbench.backends.openai.http import Client
 from awqbench.errors import InvalidMeasurement
 
 # Above this share, tokens that came together would shape the gaps.

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from awqbench.backends.base import FloatArray, IntArray
-from awqbench.backends.llamacpp_library import Library
-from awqbench.backends.llamacpp_log import Log
+from awqbench.backends.llamacpp.library import Library
+from awqbench.backends.llamacpp.log import Log
 from awqbench.errors import BackendUnavailable, UserError
 
 # Types of the key-value cache by name, with ggml's numbers.

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from awqbench.backends import llamacpp_logits
-from awqbench.backends.llamacpp_logits import log_softmax, score_rows
+from awqbench.backends.llamacpp import logits as llamacpp_logits
+from awqbench.backends.llamacpp.logits import log_softmax, score_rows
 
 
 @pytest.fixture(params=[1 << 19, 1000])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from awqbench.backends.openai_wire import array, best, choice, logprob, member, named_id, token_id, token_ids, wrong
+from awqbench.backends.openai.wire import array, best, choice, logprob, member, named_id, token_id, token_ids, wrong
 from awqbench.errors import InvalidMeasurement
 
 Pairs = list[tuple[int, float]]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from awqbench.backends.llamacpp_library import Library
-from awqbench.backends.llamacpp_model import FLASH_ATTENTION, KV_TYPES, MAX_SEQUENCES, ContextSettings, Model
+from awqbench.backends.llamacpp.library import Library
+from awqbench.backends.llamacpp.model import FLASH_ATTENTION, KV_TYPES, MAX_SEQUENCES, ContextSettings, Model
 from awqbench.errors import UserError, unknown_choice
 
 # Logits of one pass, numbers: 2**26 are 256 MiB. A large vocabulary makes the passes smaller.

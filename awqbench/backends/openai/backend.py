@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from awqbench.backends.base import BackendBase, FloatArray, Path, Scored, Timing, TopK
-from awqbench.backends.openai_completions import Completions
-from awqbench.backends.openai_dialect import Dialect
-from awqbench.backends.openai_http import Client
-from awqbench.backends.openai_llamacpp import LlamaCpp
-from awqbench.backends.openai_settings import Settings, read_settings
-from awqbench.backends.openai_sglang import SGLang
-from awqbench.backends.openai_timing import time_batch
-from awqbench.backends.openai_wire import array, member
+from awqbench.backends.openai.completions import Completions
+from awqbench.backends.openai.dialect import Dialect
+from awqbench.backends.openai.http import Client
+from awqbench.backends.openai.llamacpp import LlamaCpp
+from awqbench.backends.openai.settings import Settings, read_settings
+from awqbench.backends.openai.sglang import SGLang
+from awqbench.backends.openai.timing import time_batch
+from awqbench.backends.openai.wire import array, member
 from awqbench.errors import InvalidMeasurement, NotApplicable, UserError
 
 # True of every server, so that the record says so.

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from awqbench.backends.base import FloatArray, Scored, TopK
-from awqbench.backends.openai_dialect import PROBE, Dialect
-from awqbench.backends.openai_timing import Stream
-from awqbench.backends.openai_wire import array, best, logprob, member, stack, token_id, token_ids, wrong
+from awqbench.backends.openai.dialect import PROBE, Dialect
+from awqbench.backends.openai.timing import Stream
+from awqbench.backends.openai.wire import array, best, logprob, member, stack, token_id, token_ids, wrong
 from awqbench.errors import InvalidMeasurement, NotApplicable
 
 _PATH = "//completion"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from awqbench.backends.base import Capability, FloatArray, Scored, TopK
-from awqbench.backends.openai_http import TROUBLE, Client, events
-from awqbench.backends.openai_timing import Stream, token_times
+from awqbench.backends.openai.http import TROUBLE, Client, events
+from awqbench.backends.openai.timing import Stream, token_times
 from awqbench.errors import InvalidMeasurement, NotApplicable
 
 # Ids that every vocabulary has; nothing is read off what they mean.

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from awqbench.backends.base import BackendBase, FloatArray, Path, Scored, Timing
-from awqbench.backends.llamacpp_library import open_library
-from awqbench.backends.llamacpp_log import Log
-from awqbench.backends.llamacpp_logits import log_softmax, score_rows
-from awqbench.backends.llamacpp_model import MAX_SEQUENCES, Context, Model, Shape
-from awqbench.backends.llamacpp_options import Options, describe
+from awqbench.backends.llamacpp.library import open_library
+from awqbench.backends.llamacpp.log import Log
+from awqbench.backends.llamacpp.logits import log_softmax, score_rows
+from awqbench.backends.llamacpp.model import MAX_SEQUENCES, Context, Model, Shape
+from awqbench.backends.llamacpp.options import Options, describe
 from awqbench.errors import BackendUnavailable, NotApplicable, UserError
 
 # Log-probabilities handed on at once: 2**24 numbers are 64 MiB.

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from awqbench.backends import vllm_arrays, vllm_model
 from awqbench.backends.base import BackendBase, FloatArray, Path, Scored, Timing, TopK, resident_set
-from awqbench.backends.vllm_options import check_folder, engine_arguments, prepare_process
+from awqbench.backends.vllm import arrays as vllm_arrays
+from awqbench.backends.vllm import model as vllm_model
+from awqbench.backends.vllm.options import check_folder, engine_arguments, prepare_process
 from awqbench.errors import BackendUnavailable, NotApplicable, UserError
 
 # Rows of a whole vocabulary sent at once: 128 rows of a 128k vocabulary are 64 MiB.

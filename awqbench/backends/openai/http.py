@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from awqbench.backends.openai_settings import Settings
+from awqbench.backends.openai.settings import Settings
 from awqbench.errors import AwqbenchError, InvalidMeasurement, UserError
 
 BUSY = frozenset({429, 502, 503, 504})

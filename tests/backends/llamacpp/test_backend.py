@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from awqbench.backends import llamacpp, llamacpp_options
-from awqbench.backends.llamacpp import LlamaCppBackend
+from awqbench.backends.llamacpp import backend as llamacpp
+from awqbench.backends.llamacpp import options as llamacpp_options
+from awqbench.backends.llamacpp.backend import LlamaCppBackend
 from awqbench.errors import NotApplicable, UserError
 from awqbench.formats.gguf.export import export_gguf
 

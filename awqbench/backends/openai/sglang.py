@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from awqbench.backends.base import Scored, TopK
-from awqbench.backends.openai_completions import Completions
-from awqbench.backends.openai_dialect import PROBE
-from awqbench.backends.openai_timing import Stream
-from awqbench.backends.openai_wire import array, best, logprob, member, stack, token_id, token_ids
+from awqbench.backends.openai.completions import Completions
+from awqbench.backends.openai.dialect import PROBE
+from awqbench.backends.openai.timing import Stream
+from awqbench.backends.openai.wire import array, best, logprob, member, stack, token_id, token_ids
 from awqbench.errors import InvalidMeasurement
 
 _PATH = "//generate"

@@ -1,0 +1,1 @@
+"""Servers that speak OpenAI's completions protocol, and what each of them adds to it."""

@@ -1,0 +1,1 @@
+"""vLLM's offline engine inside the worker."""
