@@ -91,9 +91,13 @@ def tests(session: nox.Session) -> None:
 def engines(session: nox.Session) -> None:
     """The tests that need engines' environments, one at a time: vLLM and others each want the machine."""
     install(session, "demo,dev")
+    # Tests keep their cache apart; the environments stay where people have them.
+    cache = os.environ.get("AWQBENCH_CACHE") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/awqbench"
+    place = Path(os.environ.get("AWQBENCH_ENVIRONMENTS") or f"{cache}/environments").expanduser()
+    env = {**environment_of_tests(), "AWQBENCH_ENVIRONMENTS": str(place)}
     for name in ENGINES:
-        session.run("awqbench", "env", "create", name)
-    session.run("pytest", "-m", "engines", *session.posargs, env=environment_of_tests())
+        session.run("awqbench", "env", "create", name, env=env)
+    session.run("pytest", "-m", "engines", *session.posargs, env=env)
 
 
 @nox.session

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from awqbench.backends.base import BackendBase, FloatArray, Path, Scored, Timing
+from awqbench.quantization.memory import hold_freed
 from awqbench.runtime.attach import Runtime
 
 # Rows of full-vocabulary log-probabilities made at once: 128 rows of a 128k vocabulary are 64 MiB.
@@ -42,6 +43,8 @@ class TorchEngine(BackendBase):
         import transformers
         import transformers.models.auto.modeling_auto  # importing it takes seconds that are not the model's
 
+        if self.device.type == "cpu":
+            hold_freed()  # or the system clears the same pages for every batch
         started = time.perf_counter()
         self.model = self.build(options, getattr(torch, options["dtype"]))
         self.model.eval()
