@@ -34,8 +34,8 @@ class Implementation(ABC):
 
     def run_into(self, packed: Any, x: Tensor, y: Tensor, workspace: Tensor) -> None:
         """The same into y [m, n], which is contiguous, with a workspace (uint8) of the caller's; rows of x may lie
-        apart. The workspace comes zeroed or as an earlier call left it."""
-        raise NotImplementedError(f"{self.name} has no raw interface")
+        apart. The workspace comes zeroed or as an earlier call left it. Raises TypeError where `raw_rows` is 0."""
+        raise TypeError(f"{self.name} has no raw interface")
 
     def workspace_bytes(self, packed: Any, m: int) -> int:
         """Size of `run_into`'s workspace for m rows."""

@@ -99,7 +99,7 @@ class Completions(Dialect):
 
     def _accepts(self, asking: Asking, k: int) -> bool:
         body = self.body(PROBE, **asking.fields(k))
-        return self.ask(f"{asking.name}, k {k}", _PATH, body, lambda answer: asking.rows(answer, PROBE, k)) is not None
+        return self.ask(f"{asking.name}, k {k}", _PATH, body, lambda answer: asking.read(answer, PROBE, k)) is not None
 
     def _detect_next_token(self) -> None:
         def accepts(k: int) -> bool:
@@ -176,7 +176,7 @@ class Completions(Dialect):
     def score(self, ids: list[int], start: int) -> Scored:
         """See `Dialect.score`: one request."""
         assert self._asking is not None
-        rows = self._asking.rows(self.client.demand(_PATH, self.body(ids, **self._asking.fields(1))), ids, 1)[
+        rows = self._asking.read(self.client.demand(_PATH, self.body(ids, **self._asking.fields(1))), ids, 1)[
             start - 1 :
         ]
         own = np.array([row.own for row in rows], np.float32)
@@ -186,7 +186,7 @@ class Completions(Dialect):
         """See `Dialect.top_rows`: one request for all positions, or one for each."""
         if self._asking is not None:
             answer = self.client.demand(_PATH, self.body(ids, **self._asking.fields(k)))
-            yield stack([row.top for row in self._asking.rows(answer, ids, k)[start - 1 :]], k)
+            yield stack([row.top for row in self._asking.read(answer, ids, k)[start - 1 :]], k)
             return
 
         def after(position: int) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ PROBE = [10, 11, 12]
 _DECLINED = frozenset({400, 404, 405, 413, 415, 422, 500, 501})
 
 
-class Dialect:
+class Dialect(ABC):
     """One server after it was asked what it can do. All methods may be called from several threads at once.
 
     `capabilities` holds what it answered rightly, `topk` the largest k, `answers` what it said to each question, and
@@ -39,9 +40,9 @@ class Dialect:
         self.max_positions: int | None = client.settings.max_positions
         self.vocab_size: int | None = client.settings.vocab_size
 
+    @abstractmethod
     def detect(self) -> None:
         """Ask the server what it can do, with prompts of a few tokens."""
-        raise NotImplementedError
 
     def score(self, ids: list[int], start: int) -> Scored:
         """See `Backend.score`, for one sequence."""

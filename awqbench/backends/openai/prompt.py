@@ -27,11 +27,8 @@ class Asking:
 
     name: str
     fields: Callable[[int], dict[str, Any]]
+    # (answer, prompt, k) -> a row for each token of the prompt but the first; InvalidMeasurement names a wrong field.
     read: Callable[[Any, list[int], int], list[Row]]
-
-    def rows(self, answer: Any, ids: list[int], k: int) -> list[Row]:
-        """A row for each token of the prompt but the first. Raises InvalidMeasurement naming a wrong field."""
-        return self.read(answer, ids, k)
 
 
 def _prompt_logprobs(answer: Any, ids: list[int], k: int) -> list[Row]:

@@ -19,6 +19,25 @@ from awqbench.backends.openai.backend import OpenAIBackend
 
 
 @pytest.fixture(scope="session")
+def prose() -> str:
+    """76 tokens of English in the demo model's vocabulary, with a number in them."""
+    return (
+        "The lighthouse stood at the end of the pier, where the old ferry used to land. Every evening at six the "
+        "keeper climbed its 112 steps, lit the lamp and wrote the weather into a book: wind from the west, rain before "
+        "midnight, two ships in sight. Nobody had ever asked him to do so, and nobody but him had ever read what he "
+        "wrote."
+    )
+
+
+@pytest.fixture(scope="session")
+def folder() -> Path:
+    """The demo model."""
+    from awqbench.sources.models import resolve_model
+
+    return resolve_model("demo").path
+
+
+@pytest.fixture(scope="session")
 def byte_pair_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Llama whose tokenizer joins bytes, as llama.cpp's must; half its tokens are no whole character."""
     from awqbench.sources.tiny import make_tiny

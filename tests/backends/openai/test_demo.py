@@ -9,19 +9,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 pytestmark = [pytest.mark.engines, pytest.mark.demo, pytest.mark.timeout(900)]
-TEXT = (
-    "The lighthouse stood at the end of the pier, where the old ferry used to land. Every evening at six the keeper "
-    "climbed its 112 steps, lit the lamp and wrote the weather into a book: wind from the west, rain before midnight, "
-    "two ships in sight. Nobody had ever asked him to do so, and nobody but him had ever read what he wrote."
-)
-
-
-@pytest.fixture(scope="module")
-def folder():
-    """The demo model."""
-    from awqbench.sources.models import resolve_model
-
-    return resolve_model("demo").path
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +22,9 @@ def url(serve_gguf, folder, tmp_path_factory):
         yield address
 
 
-def test_it_says_what_transformers_says_and_what_that_costs(backend, url, folder):
+def test_it_says_what_transformers_says_and_what_that_costs(backend, url, folder, prose):
     found = backend(url, timeout=120)
-    ids = AutoTokenizer.from_pretrained(folder).encode(TEXT)
+    ids = AutoTokenizer.from_pretrained(folder).encode(prose)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         expected = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1).numpy()

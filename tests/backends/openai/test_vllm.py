@@ -18,19 +18,6 @@ from awqbench.errors import NotApplicable
 pytestmark = [pytest.mark.engines, pytest.mark.demo, pytest.mark.timeout(900)]
 # float32 in both engines, other summation orders: seen 4.2e-5 at most over 76 positions and 100 tokens each.
 NATS = 5e-4
-TEXT = (
-    "The lighthouse stood at the end of the pier, where the old ferry used to land. Every evening at six the keeper "
-    "climbed its 112 steps, lit the lamp and wrote the weather into a book: wind from the west, rain before midnight, "
-    "two ships in sight. Nobody had ever asked him to do so, and nobody but him had ever read what he wrote."
-)
-
-
-@pytest.fixture(scope="module")
-def folder():
-    """The demo model."""
-    from awqbench.sources.models import resolve_model
-
-    return resolve_model("demo").path
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +65,9 @@ def _answers(address):
 
 
 @pytest.fixture(scope="module")
-def ids(folder):
+def ids(folder, prose):
     """The text as the tokenizer beside the weights has it."""
-    return AutoTokenizer.from_pretrained(folder).encode(TEXT)
+    return AutoTokenizer.from_pretrained(folder).encode(prose)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +83,7 @@ def expected(reference, ids):
         return reference(torch.tensor([ids])).logits[0, :-1].log_softmax(-1).numpy()
 
 
-def test_what_it_offers(backend, url, folder, ids):
+def test_what_it_offers(backend, url, folder, ids, prose):
     found = backend(url, timeout=120)
     told = found.found
     print(told)
@@ -104,7 +91,7 @@ def test_what_it_offers(backend, url, folder, ids):
     assert set(told["capabilities"]) == {"score", "topk-logprobs", "generate", "time", "tokenize"}
     assert (told["generated_ids_by"], told["logprobs_by"]) == ("return_token_ids", "prompt_logprobs")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts = [TEXT, "naïve café\n\n1987  ", "日本語", "<|im_start|>user"]
+    texts = [prose, "naïve café\n\n1987  ", "日本語", "<|im_start|>user"]
     assert found.tokenize(texts, special=True) == [tokenizer.encode(text) for text in texts]
     with pytest.raises(NotApplicable, match="no decode-logprobs"):
         found.logprobs(ids, 1, "decode")
