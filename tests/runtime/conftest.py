@@ -1,7 +1,10 @@
 """Tiny models of many families, their linears packed, so that each is a few milliseconds to decode."""
 
+import importlib.util
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from awqbench.ops import QuantizedLinear, cpu
 from awqbench.quantization.tensor import QuantizedTensor
+
+# Test modules are imported by path, so what they share gets a name of its own.
+_spec = importlib.util.spec_from_file_location("runtime_steps", Path(__file__).with_name("steps.py"))
+assert _spec is not None
+assert _spec.loader is not None
+sys.modules.setdefault("runtime_steps", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(sys.modules["runtime_steps"])
 
 BASE = {
     "vocab_size": 101,

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from runtime_steps import assert_close, decoded, ids
 
 from awqbench.backends.torch_engine import TorchEngine, weight_bytes
 from awqbench.errors import BackendUnavailable, UserError
@@ -16,23 +17,6 @@ CPU = torch.device("cpu")
 FAMILIES = [
     "llama", "llama-tied", "llama3", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "granite", "olmo2", "phi3",
 ]  # fmt: skip
-
-
-def ids(batch, length, seed=0):
-    return torch.randint(3, 101, (batch, length), generator=torch.Generator().manual_seed(seed))
-
-
-def decoded(decoding, tokens, prompt):
-    """Logits after the prompt and after each further token."""
-    steps = [decoding.feed(tokens[:, :prompt]).clone()]
-    steps += [decoding.feed(tokens[:, t : t + 1]).clone() for t in range(prompt, tokens.shape[1])]
-    return torch.stack(steps, 1)
-
-
-def assert_close(found, wanted):
-    """Within a few roundings of float32, of the largest logit of the row."""
-    difference = (found - wanted).abs().amax(-1) / wanted.abs().amax(-1)
-    assert float(difference.max()) < 2e-5, float(difference.max())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from runtime_steps import assert_close, decoded, ids
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -15,21 +16,6 @@ from awqbench.runtime.static import Slot, StaticModel
 
 CPU = torch.device("cpu")
 FAMILIES = ["llama", "llama3", "mistral", "qwen3", "gemma2", "gemma3", "phi3", "mixtral", "cohere", "gpt-neox", "gpt2"]
-
-
-def ids(batch, length, seed=0):
-    return torch.randint(3, 101, (batch, length), generator=torch.Generator().manual_seed(seed))
-
-
-def decoded(decoding, tokens, prompt):
-    steps = [decoding.feed(tokens[:, :prompt]).clone()]
-    steps += [decoding.feed(tokens[:, t : t + 1]).clone() for t in range(prompt, tokens.shape[1])]
-    return torch.stack(steps, 1)
-
-
-def assert_close(found, wanted):
-    difference = (found - wanted).abs().amax(-1) / wanted.abs().amax(-1)
-    assert float(difference.max()) < 2e-5, float(difference.max())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from runtime_steps import ids
 
 from awqbench.backends.torch_engine import weight_bytes
 from awqbench.ops import QuantizedLinear
@@ -16,10 +17,6 @@ TOGETHER = {
     "gpt-neox": [],
     "cohere": [("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")],  # attention and mlp read one norm
 }
-
-
-def ids(batch, length):
-    return torch.randint(3, 101, (batch, length), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("family", TOGETHER)

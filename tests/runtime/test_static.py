@@ -3,11 +3,11 @@
 import copy
 import gc
 import weakref
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from runtime_steps import assert_close, decoded, ids
 
 from awqbench.backends.torch_engine import TorchEngine
 from awqbench.errors import BackendUnavailable
@@ -22,21 +22,6 @@ FAMILIES = [
     "llama", "llama-tied", "llama3", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "granite", "olmo2",
     "phi3", "mixtral", "cohere", "gpt-neox", "gpt2", "longrope",
 ]  # fmt: skip
-
-
-def ids(batch, length, seed=0):
-    return torch.randint(3, 101, (batch, length), generator=torch.Generator().manual_seed(seed))
-
-
-def decoded(decoding, tokens, *cuts):
-    """Logits after each part: up to each cut, and then one token at a time."""
-    bounds = [0, *cuts, *range(cuts[-1] + 1, tokens.shape[1] + 1)]
-    return torch.stack([decoding.feed(tokens[:, a:b]).clone() for a, b in pairwise(bounds)], 1)
-
-
-def assert_close(found, wanted, tolerance=2e-5):
-    difference = (found - wanted).float().abs().amax(-1) / wanted.float().abs().amax(-1)
-    assert float(difference.max()) < tolerance, float(difference.max())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
