@@ -308,6 +308,7 @@ def _summary(done: Any) -> dict[str, Any]:
             {"backend": c.result.backend, "suite": c.result.suite, "status": c.result.status, "reason": c.result.reason}
             for c in done.cells
         ],
+        "parity": [row.model_dump() for row in done.comparison.parity] if done.comparison else [],
         "metrics": json.loads(done.metrics.to_json(orient="records")),
     }
 

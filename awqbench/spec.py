@@ -291,6 +291,8 @@ class RunSpec(Table):
             for name in names:
                 if not re.match(NAME, name):
                     raise ValueError(f"{what} name {name!r} must be letters, digits, dots, dashes or underscores")
+        if "parity" in self.suites:
+            raise ValueError("suite name 'parity' is taken by [parity]; choose another")
         references = [name for name, b in self.backends.items() if self.role_of(name) == "reference"]
         if len(references) != 1:
             raise ValueError(f"exactly one backend must be the reference, found {references or 'none'}")

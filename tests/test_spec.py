@@ -47,6 +47,7 @@ def test_a_minimal_spec_has_the_three_backends_and_one_reference() -> None:
         ({**MINIMAL, "backends": {"a": {"kind": "smooth"}}}, "backends.a.kind: unknown backend kind 'smooth'"),
         ({**MINIMAL, "backends": {"a": {"kind": "awq", "options": {"x": 1}}}}, "unknown option 'x' of awq"),
         ({**MINIMAL, "backends": {"a": {"kind": "awq", "weights": "b"}}}, "weights says nothing to awq"),
+        ({"suites": {"parity": {"kind": "latency"}}}, "suite name 'parity' is taken by [parity]"),
         ({**MINIMAL, "backends": {"a": {"kind": "awq"}}}, "exactly one backend must be the reference, found none"),
         ({**MINIMAL, "backends": {"a/b": {"kind": "reference"}}}, "backend name 'a/b'"),
         ({"suites": {"perplexity": {"backends": ["vllm"]}}}, "names 'vllm'; backends are"),

@@ -15,7 +15,7 @@ _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def junit(run: Run) -> str:
-    """A fail is a failure, an inconclusive rule is skipped with its message, an invalid measurement is an error."""
+    """A fail is a failure, an invalid measurement an error; what is inconclusive or was not judged is skipped."""
     root = ElementTree.Element("testsuites", name="awqbench")
     rules = select.rules_of(run)
     for candidate in select.unique(rule.candidate for rule in rules):
@@ -32,6 +32,11 @@ def junit(run: Run) -> str:
         suite = _suite(root, "awqbench.measurements", run.manifest.created, [], errors=len(invalid))
         for i, line in enumerate(invalid, start=1):
             _message(_case(suite, "measurements", f"measurement {i}"), "error", line, type="InvalidMeasurement")
+    unjudged = run.verdict.unjudged if run.verdict else []
+    if unjudged:
+        suite = _suite(root, "awqbench.not judged", run.manifest.created, [], skipped=len(unjudged))
+        for i, line in enumerate(unjudged, start=1):
+            _message(_case(suite, "not judged", f"limit {i}"), "skipped", line)
     for key in ("tests", "failures", "errors", "skipped"):
         root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
     ElementTree.indent(root)
@@ -39,16 +44,16 @@ def junit(run: Run) -> str:
 
 
 def _suite(
-    root: ElementTree.Element, name: str, created: str, rules: list[RuleResult], errors: int = 0
+    root: ElementTree.Element, name: str, created: str, rules: list[RuleResult], errors: int = 0, skipped: int = 0
 ) -> ElementTree.Element:
     return ElementTree.SubElement(
         root,
         "testsuite",
         name=_clean(name),
-        tests=str(len(rules) + errors),
+        tests=str(len(rules) + errors + skipped),
         failures=str(sum(rule.verdict == "fail" for rule in rules)),
         errors=str(errors),
-        skipped=str(sum(rule.verdict == "inconclusive" for rule in rules)),
+        skipped=str(skipped + sum(rule.verdict == "inconclusive" for rule in rules)),
         time="0",
         timestamp=_clean(created),
     )

@@ -100,7 +100,9 @@ def run(awqbench: Command, server: str, tmp_path_factory: pytest.TempPathFactory
     (folder / "bench.toml").write_text(SPEC.format(url=server))
     done = awqbench("run", folder / "bench.toml", "--out", folder / "run", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["verdict"]["overall"] in {"pass", "fail", "inconclusive"}
+    told = json.loads(done.stdout)
+    assert told["verdict"]["overall"] in {"pass", "fail", "inconclusive"}
+    assert {row["backend"] for row in told["parity"]} == {"awq-llamacpp", "server", "elsewhere"}
     return load_run(folder / "run")
 
 

@@ -37,6 +37,19 @@ def test_invalid_measurements_are_errors_and_odd_characters_do_not_break_the_fil
     assert root.attrib["errors"] == "1"
 
 
+def test_a_limit_that_could_not_be_measured_is_not_green(run: Run) -> None:
+    assert run.verdict is not None
+    before = int(ElementTree.fromstring(junit(run)).attrib["skipped"])
+    run.verdict.unjudged = ["vllm/perplexity: skipped: run: awqbench env create vllm (limit on perplexity/*)"]
+    root = ElementTree.fromstring(junit(run))
+    assert int(root.attrib["skipped"]) == before + 1
+    (case,) = root.findall("./testsuite[@name='awqbench.not judged']/testcase")
+    found = case.find("skipped")
+    assert found is not None
+    assert found.attrib["message"] == run.verdict.unjudged[0]
+    assert int(root.attrib["tests"]) == len(root.findall(".//testcase"))
+
+
 def test_no_rules_give_an_empty_file_that_parses(run: Run) -> None:
     run.verdict = None
     assert ElementTree.fromstring(junit(run)).attrib["tests"] == "0"
