@@ -59,13 +59,14 @@ def suite_data(suite: SuiteBase | ParitySpec) -> dict[str, str]:
     if isinstance(suite, PerplexitySpec | DivergenceSpec | ParitySpec):
         return {suite.text: resolve_text(suite.text).sha256}
     if isinstance(suite, TasksSpec):
+        from awqbench.suites.slices import item_columns
         from awqbench.suites.task_loading import load_tasks
 
-        # Loading them here also finds a misspelt name before anything is measured.
+        # Loading them here also finds a misspelt name or column before anything is measured.
         tasks = load_tasks(suite.tasks, suite.include_path, suite.num_fewshot, 0)
-        asked = {
-            f"task {name}": content_key([_what_is_asked(task), list(task.eval_docs)]) for name, task in tasks.items()
-        }
+        documents = {name: list(task.eval_docs) for name, task in tasks.items()}
+        item_columns(documents, suite.slices, suite.cluster)
+        asked = {f"task {name}": content_key([_what_is_asked(task), documents[name]]) for name, task in tasks.items()}
         return {**asked, "lm-eval": version("lm-eval")}
     if isinstance(suite, FairnessSpec):
         from awqbench.suites.fairness_sets import set_hash

@@ -33,7 +33,7 @@ def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) ->
     noise = next((cell.result.backend for cell in run.cells if cell.result.role == "noise"), None)
     comparison = compare_tables(
         cells_of(run), baseline or spec.reference, noise if baseline is None else None, seed=spec.seed,
-        min_group=min_group_of(spec),
+        min_group=min_groups(spec),
     )  # fmt: skip
     comparison.parity = parity_rows([Cell(c.result, c.items) for c in run.parity], parity_owners(spec), spec.parity)
     comparison.notes += parity_notes(comparison.parity)
@@ -93,9 +93,9 @@ def cells_of(run: Run) -> list[Any]:
     return [Cell(cell.result, cell.items) for cell in run.cells]
 
 
-def min_group_of(spec: RunSpec) -> int:
-    """The smallest group that is judged: the fairness suites' own setting."""
-    return min((suite.min_group for suite in spec.suites.values() if suite.kind == "fairness"), default=20)
+def min_groups(spec: RunSpec) -> dict[str, int]:
+    """The smallest group that is judged, by suite, of those that have the setting."""
+    return {name: suite.min_group for name, suite in spec.suites.items() if hasattr(suite, "min_group")}
 
 
 def rescore(path: Path) -> Run:

@@ -194,6 +194,14 @@ class TasksSpec(SuiteBase):
     limit: int | None = Field(None, gt=0, description="items per task")
     num_fewshot: int | None = Field(None, ge=0)
     apply_chat_template: bool = False
+    slices: list[str] = Field(
+        default_factory=list,
+        description="columns of the items to compare groups by: 'subject', 'length:4' (four bands), 'gender & age'",
+    )
+    cluster: str | None = Field(
+        None, description="column that names items which are not independent: a passage with many questions"
+    )
+    min_group: int = Field(20, gt=1, description="groups with fewer items are shown and never judged")
 
 
 class FairnessSpec(SuiteBase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from awqbench.compare.cell import Cell, by_name, find, stand_in
@@ -12,20 +12,27 @@ from awqbench.record.schema import Comparison, Difference, GroupDifference, Metr
 from awqbench.stats.multiplicity import benjamini_hochberg
 
 Row = TypeVar("Row", Difference, GroupDifference)
+MIN_GROUP = 20
 _DIGITS = 12
 
 
 def compare_tables(
-    cells: Sequence[Cell], reference: str, noise_floor: str | None, *, min_group: int = 20, seed: int = 0
+    cells: Sequence[Cell],
+    reference: str,
+    noise_floor: str | None,
+    *,
+    min_group: Mapping[str, int] | None = None,
+    seed: int = 0,
 ) -> Comparison:
     """Every backend against `reference`, and every candidate against every control, on the items both measured.
 
-    noise_floor: the backend that is the reference again; its differences stand beside the others'. Group rows are made
-    against `reference` only. p-values are adjusted by Benjamini-Hochberg within the differences and within the groups,
-    leaving the noise floor's out. Figures are rounded to 12 significant digits and rows are sorted, so that a rerun
-    gives the same bytes. What cannot be compared is left empty and named in `notes`.
+    min_group: the smallest group that is judged, by suite; 20 where nothing is said. noise_floor: the backend that is
+    the reference again; its differences stand beside the others'. Group rows are made against `reference` only.
+    p-values are adjusted by Benjamini-Hochberg within the differences and within the groups, leaving the noise floor's
+    out. Figures are rounded to 12 significant digits and rows are sorted, so that a rerun gives the same bytes. What
+    cannot be compared is left empty and named in `notes`.
     """
-    ordered, notes = by_name(cells), []
+    ordered, notes, smallest = by_name(cells), [], min_group or {}
     differences: list[Difference] = []
     groups: list[GroupDifference] = []
     for cell in ordered:
@@ -36,7 +43,7 @@ def compare_tables(
     for baseline, candidate, metric in _comparable(ordered, reference, noise_floor):
         differences.append(metric_difference(baseline, candidate, metric, seed, notes))
         if baseline.result.backend == reference:
-            groups += group_differences(baseline, candidate, metric, min_group)
+            groups += group_differences(baseline, candidate, metric, smallest.get(candidate.result.suite, MIN_GROUP))
     differences = _adjusted(with_noise(differences, reference))
     return Comparison(
         reference=reference,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from awqbench.record.schema import GROUP_PREFIX, Metric, Pairing
+from awqbench.suites.fairness_groups import group_measures
 from awqbench.suites.means import mean_metric
 
 if TYPE_CHECKING:
@@ -45,9 +46,20 @@ _READINGS = {
 
 
 def task_measures(
-    name: str, task: Task, results: Mapping[str, Any], token_counts: Mapping[Any, int], protocol: str, chat: bool
+    name: str,
+    task: Task,
+    results: Mapping[str, Any],
+    token_counts: Mapping[Any, int],
+    columns: Sequence[Mapping[str, str]],
+    protocol: str,
+    chat: bool,
+    min_group: int,
 ) -> tuple[list[Metric], list[Row]]:
-    """The metrics of one task and their item rows. A metric that is no mean over items gets its figure and no rows."""
+    """The metrics of one task and their item rows. A metric that is no mean over items gets its figure and no rows.
+
+    `columns` are the group columns and the cluster that each document was given, in the documents' order. Shares where
+    higher is better carry their rates by group in `detail.groups`.
+    """
     by_filter: dict[str, list[Sample]] = defaultdict(list)
     for sample in results["samples"][name]:
         by_filter[sample["filter"]].append(sample)
@@ -61,7 +73,11 @@ def task_measures(
             if reading is None:
                 metrics.append(_bare(id, figure, len(samples), protocol, task.higher_is_better().get(metric)))
                 continue
-            items = [_row(id + reading.suffix, metric, reading, name, task, sample, token_counts) for sample in samples]
+            items = [
+                _row(id + reading.suffix, metric, reading, name, task, sample, token_counts)
+                | dict(columns[sample["doc_id"]])
+                for sample in samples
+            ]
             if all(item["score"] in (0.0, 1.0) for item in items) and reading.unit == "share":
                 items = [{**item, "correct": item["score"] == 1.0} for item in items]
             metrics.append(
@@ -74,11 +90,20 @@ def task_measures(
                     higher_is_better=reading.higher_is_better,
                     pairing=reading.pairing,
                     bounds=(0.0, 1.0) if reading.unit == "share" else None,
-                    detail={"lm_eval": figure} if reading.suffix else None,
+                    detail=({"lm_eval": figure} if reading.suffix else {})
+                    | _by_group(reading, metric, items, min_group),
                 )
             )
             rows += items
     return metrics, rows
+
+
+def _by_group(reading: Reading, metric: str, items: list[Row], min_group: int) -> dict[str, Any]:
+    """Rates by group, the worst of them and their gap, of shares where higher is better."""
+    if reading.unit != "share" or not reading.higher_is_better:
+        return {}
+    tables, _ = group_measures("tasks", metric, items, "", min_group)
+    return {"groups": tables} if tables else {}
 
 
 def _reading(metric: str, samples: list[Sample], task: Task, figure: Any) -> Reading | None:

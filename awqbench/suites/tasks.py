@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 from awqbench.suites.base import Context, Measurement, item_table, name_budget
+from awqbench.suites.slices import item_columns
 from awqbench.suites.task_rows import task_measures
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def measure(context: Context) -> Measurement:
     """Accuracy and the other metrics of each task, one row per (metric, item).
 
     Metric ids are `tasks/<task>/<metric>`, with `[filter]`, `@<n>shot` and `+chat` where these apply. Raises UserError
-    for an unknown task, data that cannot be had, or a task that greedy decoding cannot answer.
+    for an unknown task, data that cannot be had, a column to slice by that isn't there, or a task that greedy decoding
+    cannot answer.
     """
     suite: TasksSpec = context.suite
     with quiet():
@@ -34,6 +36,8 @@ def measure(context: Context) -> Measurement:
         tasks = load_tasks(suite.tasks, suite.include_path, suite.num_fewshot, context.spec.seed)
         for task in tasks.values():
             context.require("generate" if task.OUTPUT_TYPE == "generate_until" else "score")
+        documents = {name: list(task.eval_docs) for name, task in tasks.items()}
+        columns = item_columns(documents, suite.slices, suite.cluster)
         lm = WorkerLM(context.worker, context.tokenizer, context.progress)
         chosen = {name: range(context.budget(_items(task, suite.limit))) for name, task in tasks.items()}
         results = _evaluate(lm, tasks, chosen, suite.apply_chat_template)
@@ -41,7 +45,9 @@ def measure(context: Context) -> Measurement:
     rows: list[dict[str, Any]] = []
     for name, task in tasks.items():
         protocol = _protocol(task, lm, suite.apply_chat_template)
-        figures, items = task_measures(name, task, results, lm.token_counts, protocol, suite.apply_chat_template)
+        figures, items = task_measures(
+            name, task, results, lm.token_counts, columns[name], protocol, suite.apply_chat_template, suite.min_group
+        )
         metrics += figures
         rows += items
     measured = Measurement(metrics, item_table(rows))
