@@ -162,6 +162,7 @@ class SuiteBase(Table):
     """Keys every suite has."""
 
     backends: list[str] | None = Field(None, description="measure only these backends")
+    draw: int = Field(1, gt=0, description="which of its items a budget takes: 1 the first, 2 the next ...; then round")
 
 
 class PerplexitySpec(SuiteBase):

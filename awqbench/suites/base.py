@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -59,6 +59,24 @@ class Context:
             offered = ", ".join(self.worker.description.get("capabilities", ())) or "nothing"
             raise NotApplicable(f"the {self.suite.kind} suite needs {capability}; this engine offers {offered}")
 
+    @property
+    def draw(self) -> int:
+        """Which of its items a budget takes: 1 the first, 2 those after them."""
+        return getattr(self.suite, "draw", 1)  # parity is no suite of the spec
+
+    def chosen(self, available: int, limit: int | None) -> Sequence[int]:
+        """Ascending places of the items this cell measures: `limit` of those available, or all.
+
+        A further draw begins where the one before it ended and goes round at the end, so that all draws are of one
+        size. The noise floor's cell measures the draw's leading share.
+        """
+        count = min(available, limit or available)
+        if not count:
+            return range(0)
+        start = (self.draw - 1) * count % available
+        end = start + self.budget(count)
+        return range(start, end) if end <= available else sorted(i % available for i in range(start, end))
+
     def budget(self, total: int) -> int:
         """How many of `total` items this cell measures: all, or the noise floor's share (at least one)."""
         return max(1, int(total * self.share)) if total else 0
@@ -89,17 +107,25 @@ def item_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame[[*ITEM_COLUMNS, *groups]]
 
 
-def name_budget(measurement: Measurement, prefix: str, budget: int | None, available: int) -> Measurement:
-    """Put a declared budget into the metric ids below `prefix`, where it leaves items out: `tasks/piqa+100/acc`.
+def budget_suffix(budget: int | None, available: int, draw: int) -> str:
+    """How a budget that leaves items out stands in a metric id: `+100` for the first hundred, `+100~2` for the next.
 
     Two protocols never share an id, and the first hundred items are another protocol than all of them. The noise
     floor's share is no budget: its rows pair with the reference's.
     """
     if budget is None or budget >= available:
+        return ""
+    return f"+{budget}" + (f"~{draw}" if draw > 1 else "")
+
+
+def name_budget(measurement: Measurement, prefix: str, budget: int | None, available: int, draw: int) -> Measurement:
+    """Put `budget_suffix` into the metric ids below `prefix`: `tasks/piqa+100/acc`."""
+    suffix = budget_suffix(budget, available, draw)
+    if not suffix:
         return measurement
 
     def named(identity: str) -> str:
-        return f"{prefix}+{budget}/{identity[len(prefix) + 1 :]}" if identity.startswith(f"{prefix}/") else identity
+        return f"{prefix}{suffix}/{identity[len(prefix) + 1 :]}" if identity.startswith(f"{prefix}/") else identity
 
     items = measurement.items.assign(metric=measurement.items["metric"].map(named).astype("string"))
     metrics = [metric.model_copy(update={"id": named(metric.id)}) for metric in measurement.metrics]

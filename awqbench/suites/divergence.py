@@ -48,13 +48,14 @@ def stretches(context: Context) -> list[Stretch]:
     spec: DivergenceSpec | ParitySpec = context.suite
     windows = text_windows(context, spec.text, spec.window, spec.windows)
     name = f"{spec.kind}/{windows.protocol(spec.window, spec.windows)}"
-    found = [Stretch("prefill", i, ids, name) for i, ids in enumerate(windows.ids)]
+    numbered = list(zip(windows.places, windows.ids, strict=True))
+    found = [Stretch("prefill", i, ids, name) for i, ids in numbered]
     if spec.decode_windows:
         # The decode windows are the starts of the prefill windows: the same text on both paths.
         length = min(spec.decode_window, spec.window)
         name = f"{spec.kind}/{windows.protocol(length, spec.decode_windows)}"
-        starts = windows.ids[: context.budget(spec.decode_windows)]
-        found += [Stretch("decode", i, ids[:length], name) for i, ids in enumerate(starts)]
+        starts = numbered[: context.budget(spec.decode_windows)]
+        found += [Stretch("decode", i, ids[:length], name) for i, ids in starts]
     return found
 
 

@@ -39,7 +39,11 @@ def measure(context: Context) -> Measurement:
     if len(set(names)) < len(names):
         raise UserError(f"sets {suite.sets} hold the same set twice: their figures would share their ids")
     seed = context.spec.seed
-    chosen = [choose(s.items, context.budget(min(len(s.items), suite.limit or len(s.items))), seed) for s in sets]
+    chosen = [
+        choose(s.items, size, seed, draw=suite.draw, part=context.budget(size))
+        for s in sets
+        for size in (min(len(s.items), suite.limit or len(s.items)),)
+    ]
     total = sum(len(item.choices) for items in chosen for item in items)
     metrics: list[Metric] = []
     rows: list[Row] = []
@@ -52,7 +56,9 @@ def measure(context: Context) -> Measurement:
         rows += table
     measured = Measurement(metrics, item_table(rows))
     for fairness_set in sets:
-        measured = name_budget(measured, f"fairness/{fairness_set.name}", suite.limit, len(fairness_set.items))
+        measured = name_budget(
+            measured, f"fairness/{fairness_set.name}", suite.limit, len(fairness_set.items), suite.draw
+        )
     return measured
 
 

@@ -48,7 +48,8 @@ def measure(context: Context) -> Measurement:
     done = 0
     for turn in range(-suite.warmup, repeats):
         for batch in timings:
-            ids = prompts(vocabulary, batch, suite.prompt_tokens, seed=(context.spec.seed, batch, turn + suite.warmup))
+            seed = (context.spec.seed, batch, turn + suite.warmup, *([suite.draw] if suite.draw > 1 else []))
+            ids = prompts(vocabulary, batch, suite.prompt_tokens, seed=seed)
             timing = context.worker.time(ids, suite.new_tokens)
             if turn >= 0:
                 timings[batch].append(_checked(timing, suite.new_tokens, batch))

@@ -34,7 +34,7 @@ def measure(context: Context) -> Measurement:
             "metric": name, "item_id": f"window-{i:05d}", "cluster": f"window-{i:05d}", "score": loss, "nll": s.nll,
             "tokens": len(s.logprobs),
         }
-        for i, (loss, s) in enumerate(zip(losses, scored, strict=True))
+        for i, loss, s in zip(windows.places, losses, scored, strict=True)
     ]  # fmt: skip
     metric = Metric(
         id=name,

@@ -5,7 +5,7 @@ lm-eval is imported inside functions, because that takes seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
@@ -39,7 +39,7 @@ def measure(context: Context) -> Measurement:
         documents = {name: list(task.eval_docs) for name, task in tasks.items()}
         columns = item_columns(documents, suite.slices, suite.cluster)
         lm = WorkerLM(context.worker, context.tokenizer, context.progress)
-        chosen = {name: range(context.budget(_items(task, suite.limit))) for name, task in tasks.items()}
+        chosen = {name: context.chosen(len(task.eval_docs), suite.limit) for name, task in tasks.items()}
         results = _evaluate(lm, tasks, chosen, suite.apply_chat_template)
     metrics: list[Metric] = []
     rows: list[dict[str, Any]] = []
@@ -52,15 +52,11 @@ def measure(context: Context) -> Measurement:
         rows += items
     measured = Measurement(metrics, item_table(rows))
     for name, task in tasks.items():
-        measured = name_budget(measured, f"tasks/{name}", suite.limit, len(task.eval_docs))
+        measured = name_budget(measured, f"tasks/{name}", suite.limit, len(task.eval_docs), suite.draw)
     return measured
 
 
-def _items(task: Task, limit: int | None) -> int:
-    return min(len(task.eval_docs), limit or len(task.eval_docs))
-
-
-def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, range], chat: bool) -> dict[str, Any]:
+def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, Sequence[int]], chat: bool) -> dict[str, Any]:
     # Not simple_evaluate: it would load the tasks again and spend seconds in describing the machine.
     from lm_eval.evaluator import evaluate
 

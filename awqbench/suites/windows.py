@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from awqbench.errors import UserError
 from awqbench.sources.texts import resolve_text
-from awqbench.suites.base import Context
+from awqbench.suites.base import Context, budget_suffix
 from awqbench.suites.likelihood import encode
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Windows of token ids, what their text is called, and how many windows the whole text has."""
+    """Windows of token ids, their places in the text, what it is called, how many it has, and which draw this is."""
 
     label: str
     ids: list[list[int]]
+    places: Sequence[int]
     available: int
+    draw: int
 
     def protocol(self, window: int, budget: int | None) -> str:
         """`text@window` for all windows, `text@window+8` for the first eight of more: two protocols, two names."""
-        return f"{self.label}@{window}" + (f"+{budget}" if budget and budget < self.available else "")
+        return f"{self.label}@{window}{budget_suffix(budget, self.available, self.draw)}"
 
 
 def text_windows(context: Context, source: str, window: int, budget: int | None) -> Windows:
@@ -38,5 +41,5 @@ def text_windows(context: Context, source: str, window: int, budget: int | None)
     count = len(ids) // window
     if count == 0:
         raise UserError(f"the text {source} has {len(ids)} tokens, fewer than one window of {window}")
-    count = context.budget(min(count, budget or count))
-    return Windows(text.label, [ids[i * window : (i + 1) * window] for i in range(count)], len(ids) // window)
+    places = context.chosen(count, budget)
+    return Windows(text.label, [ids[i * window : (i + 1) * window] for i in places], places, count, context.draw)

@@ -7,7 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import cycle, islice, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,10 +49,13 @@ class FairnessSet:
     per_character: bool = False
 
 
-def choose(items: Sequence[FairnessItem], budget: int | None, seed: int) -> list[FairnessItem]:
+def choose(
+    items: Sequence[FairnessItem], budget: int | None, seed: int, *, draw: int = 1, part: int | None = None
+) -> list[FairnessItem]:
     """The first `budget` items in an order that keeps blocks whole and goes round the strata; at least one block.
 
     Within a stratum the blocks are shuffled by the seed. A smaller budget takes a leading part of what a larger takes.
+    draw: 2 takes the items after those of draw 1, and so on, round at the end. part: only the leading items of these.
     """
     strata: dict[str, dict[str, list[FairnessItem]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
@@ -62,12 +65,22 @@ def choose(items: Sequence[FairnessItem], budget: int | None, seed: int) -> list
         members = list(blocks.values())
         random.Random(f"{seed}/{stratum}").shuffle(members)
         shuffled.append(members)
-    chosen: list[FairnessItem] = []
-    for block in _round_robin(shuffled):
-        if chosen and budget is not None and len(chosen) + len(block) > budget:
+    order = list(_round_robin(shuffled))
+    size = len(items) if budget is None else budget
+    start = 0
+    for _ in range(draw - 1):
+        start = (start + len(_whole(order, start, size))) % len(order)
+    return [item for block in _whole(order, start, size if part is None else part) for item in block]
+
+
+def _whole(blocks: Sequence[list[FairnessItem]], start: int, size: int) -> list[list[FairnessItem]]:
+    """Whole blocks of `size` items at most, going round, each once; at least one."""
+    taken: list[list[FairnessItem]] = []
+    for block in islice(cycle(blocks), start, start + len(blocks)):
+        if taken and sum(map(len, taken)) + len(block) > size:
             break
-        chosen += block
-    return chosen
+        taken.append(block)
+    return taken
 
 
 def _round_robin(rows: Sequence[Sequence[list[FairnessItem]]]) -> Iterator[list[FairnessItem]]:
