@@ -43,9 +43,9 @@ class Plan:
         return next(job for job in self.jobs if job.id == identity)
 
     @property
-    def noise_floor(self) -> str | None:
-        """The backend that is the reference again, when the plan has one."""
-        return NOISE if any(job.role == "noise" for job in self.jobs) else None
+    def noise_floor(self) -> tuple[str, ...]:
+        """The backends that are the reference again."""
+        return tuple(dict.fromkeys(job.backend for job in self.jobs if job.role == "noise"))
 
     def suite(self, name: str) -> AnySuite:
         """A suite's table; parity's is no suite of the spec."""
@@ -53,16 +53,16 @@ class Plan:
 
     def backend(self, name: str) -> BackendSpec:
         """A backend's table; the noise floor's is the reference's with another batch size."""
-        if name != NOISE:
+        sizes = self.spec.noise_floor.batch_sizes
+        if name not in sizes:
             return self.spec.backends[name]
-        reference = self.spec.backends[self.spec.reference]
-        return reference.model_copy(update={"batch_size": self.spec.noise_floor.batch_size})
+        return self.spec.backends[self.spec.reference].model_copy(update={"batch_size": sizes[name]})
 
 
 def make_plan(spec: RunSpec, model: ResolvedModel, model_hash: str) -> Plan:
     """The jobs of a spec. Raises UserError for data or checkpoints that are not there: before anything is measured."""
-    if NOISE in spec.backends:
-        raise UserError(f"backend name {NOISE!r} is taken by the noise floor; choose another")
+    if taken := [name for name in spec.backends if name == NOISE or name in spec.noise_floor.batch_sizes]:
+        raise UserError(f"backend name {taken[0]!r} is taken by the noise floor; choose another")
     machine = hardware()
     shared = {
         "awqbench": [__version__, MEASUREMENT_VERSION],
@@ -96,7 +96,11 @@ def _order(spec: RunSpec, job: Job) -> tuple[int, int, int]:
     if job.kind in {"checkpoint", "gguf"}:
         return 0, int(job.kind == "gguf"), 0
     suites = list(spec.suites)
-    backends = [spec.reference, NOISE, *(name for name in spec.backends if name != spec.reference)]
+    backends = [
+        spec.reference,
+        *spec.noise_floor.batch_sizes,
+        *(name for name in spec.backends if name != spec.reference),
+    ]
     if job.suite and job.suite != PARITY and spec.suites[job.suite].kind == "latency":
         return 2, suites.index(job.suite), 0
     return 1, backends.index(job.backend), int(job.role != "parity")
@@ -129,9 +133,10 @@ def _suite_jobs(
         if suite.backends is None or name in suite.backends or name == reference:
             roles.append((name, spec.role_of(name), 1.0, spec.backends[name].batch_size))
     # The noise floor runs right after the reference, so that both see the machine in the same state.
-    if spec.noise_floor.enabled:
-        at = 1 + next(i for i, (name, *_) in enumerate(roles) if name == reference)
-        roles.insert(at, (NOISE, "noise", spec.noise_floor.share, spec.noise_floor.batch_size))
+    at = 1 + next(i for i, (name, *_) in enumerate(roles) if name == reference)
+    roles[at:at] = [
+        (name, "noise", spec.noise_floor.share, size) for name, size in spec.noise_floor.batch_sizes.items()
+    ]
     roles.sort(key=lambda entry: {"reference": 0, "noise": 1}.get(entry[1], 2))
     jobs: list[Job] = []
     needs: tuple[str, ...] = ()

@@ -71,7 +71,7 @@ def print_comparison(comparison: Comparison) -> None:
             Text(row.metric), row.baseline, row.candidate,
             "" if row.candidate_value is None else f"{row.candidate_value:.4g}",
             show(row.delta), interval, "" if row.p is None else f"{row.p:.2g}", str(row.n), show(row.mde),
-            show(row.noise),
+            show(row.noise if row.noise_reach is None else row.noise_reach).replace("+", "±"),
         )  # fmt: skip
     console.print(table)
     for note in comparison.notes:

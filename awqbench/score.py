@@ -30,7 +30,7 @@ def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) ->
         raise UserError(
             f"no backend {baseline!r} in {run.path} (allowed: {', '.join(sorted(names)) or 'none measured'})"
         )
-    noise = next((cell.result.backend for cell in run.cells if cell.result.role == "noise"), None)
+    noise = sorted({cell.result.backend for cell in run.cells if cell.result.role == "noise"})
     comparison = compare_tables(
         cells_of(run), baseline or spec.reference, noise if baseline is None else None, seed=spec.seed,
         min_group=min_groups(spec),

@@ -7,10 +7,20 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from awqbench.backends import registry
 from awqbench.errors import UserError, unknown_choice
+from awqbench.job import NOISE
 from awqbench.quantization.recipe import Method, Search
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -134,13 +144,21 @@ _RUNS = {
 
 
 class NoiseFloorSpec(Table):
-    """[noise_floor]: the reference against itself, batched differently."""
+    """[noise_floor]: the reference against itself, batched differently and as often as asked."""
 
     enabled: bool = True
-    batch_size: int = Field(
-        1, gt=0, description="differs from the reference's, so that another summation order is used"
+    batch_size: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)] = Field(
+        1, description="differs from the reference's, so that another summation order is used; a list: one run for each"
     )
-    share: float = Field(0.5, gt=0, le=1, description="share of each suite's items measured twice")
+    repeats: int = Field(1, gt=0, description="runs at each batch size")
+    share: float = Field(0.5, gt=0, le=1, description="share of each suite's items measured again")
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """The reruns by name: reference-again, reference-again-2 ..., each with its batch size."""
+        sizes = self.batch_size if isinstance(self.batch_size, list) else [self.batch_size]
+        runs = [size for size in sizes for _ in range(self.repeats)] if self.enabled else []
+        return {NOISE if i == 0 else f"{NOISE}-{i + 1}": size for i, size in enumerate(runs)}
 
 
 class ParitySpec(Table):

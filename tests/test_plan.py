@@ -68,11 +68,23 @@ def test_every_job_comes_after_what_it_needs() -> None:
 
 def test_the_noise_floor_is_the_reference_in_other_batches() -> None:
     made = plan(noise_floor={"batch_size": 5, "share": 0.25})
-    assert made.noise_floor == NOISE
+    assert made.noise_floor == (NOISE,)
     assert made.backend(NOISE).kind == "reference"
     assert made.backend(NOISE).batch_size == 5
     assert {job.share for job in made.jobs if job.backend == NOISE} == {0.25}
-    assert plan(noise_floor={"enabled": False}).noise_floor is None
+    assert plan(noise_floor={"enabled": False}).noise_floor == ()
+
+
+def test_the_noise_floor_may_be_measured_several_times() -> None:
+    made = plan(noise_floor={"batch_size": [1, 8], "repeats": 2, "share": 0.5})
+    names = [NOISE, f"{NOISE}-2", f"{NOISE}-3", f"{NOISE}-4"]
+    assert made.noise_floor == tuple(names)
+    assert [made.backend(name).batch_size for name in names] == [1, 1, 8, 8]
+    for suite in made.spec.suites:
+        cells = [job for job in made.jobs if job.kind == "cell" and job.suite == suite and job.role == "noise"]
+        assert [(job.backend, job.share) for job in cells] == [(name, 0.5) for name in names]
+    with pytest.raises(UserError, match=f"'{NOISE}-2' is taken by the noise floor"):
+        plan(noise_floor={"repeats": 2}, backends={"reference": {"kind": "reference"}, f"{NOISE}-2": {"kind": "awq"}})
 
 
 @pytest.mark.parametrize(

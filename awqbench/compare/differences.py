@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from awqbench.compare.cell import Cell
 from awqbench.compare.effect import Effect, measure_effect
+from awqbench.compare.noise import Floor, Reruns
 from awqbench.errors import InvalidMeasurement
-from awqbench.record.schema import Difference, Flips, Metric
+from awqbench.record.schema import Difference, Metric
 
 _TAIL = 0.025
 RELATIVE = "relative"
 
 
-def metric_difference(baseline: Cell, candidate: Cell, metric: Metric, seed: int, notes: list[str]) -> Difference:
-    """One row; what could not be computed stays empty and is explained in `notes`."""
+def metric_difference(
+    baseline: Cell, candidate: Cell, metric: Metric, seed: int, notes: list[str], reruns: Reruns | None = None
+) -> Difference:
+    """One row; what could not be computed stays empty and is explained in `notes`. reruns: the noise floor's cells."""
     result = candidate.result
     assert result.role != "reference"
     where = f"{result.backend}/{result.suite} {metric.id} against {baseline.result.backend}"
@@ -47,7 +49,8 @@ def metric_difference(baseline: Cell, candidate: Cell, metric: Metric, seed: int
             f"{where}: compared on the {effect.n} items both measured; {effect.pairs.only_baseline} are only in the "
             f"baseline, {effect.pairs.only_candidate} only in the candidate"
         )
-    return row.model_copy(update=_figures(effect, metric))
+    floor = reruns.floor(baseline, metric, effect, result.suite) if reruns else None
+    return row.model_copy(update=_figures(effect, metric) | (_beside(floor, effect, metric) if floor else {}))
 
 
 def _delta_unit(metric: Metric) -> str:
@@ -63,13 +66,10 @@ def _figures(effect: Effect, metric: Metric) -> dict[str, object]:
         low, high = effect.bounds.lower(_TAIL), effect.bounds.upper(_TAIL)
         if metric.pairing == "to-reference" and effect.pairs and effect.pairs.reference is None:
             low = max(low, 0.0)  # a distance is never negative
-    delta: float | None = effect.estimate
-    if metric.pairing == "none" and _delta_unit(metric) == RELATIVE:
-        delta = effect.estimate / abs(effect.baseline_value) if effect.baseline_value else None
     return {
         "baseline_value": effect.baseline_value,
         "candidate_value": effect.candidate_value,
-        "delta": _shown(delta, effect),
+        "delta": _delta(effect.estimate, effect, metric),
         "ci_low": _shown(low, effect),
         "ci_high": _shown(high, effect),
         "mde": _shown(effect.mde, effect),
@@ -81,33 +81,21 @@ def _figures(effect: Effect, metric: Metric) -> dict[str, object]:
     }
 
 
+def _beside(floor: Floor, effect: Effect, metric: Metric) -> dict[str, object]:
+    return {
+        "noise": _delta(floor.delta, effect, metric),
+        "noise_reach": _delta(floor.reach, effect, metric),
+        "noise_flips": floor.flips,
+        "within_noise": floor.holds(effect.estimate),
+    }
+
+
+def _delta(value: float, effect: Effect, metric: Metric) -> float | None:
+    """A change on the tested scale, in the row's delta_unit."""
+    if metric.pairing == "none" and _delta_unit(metric) == RELATIVE:
+        return value / abs(effect.baseline_value) if effect.baseline_value else None
+    return _shown(value, effect)
+
+
 def _shown(value: float | None, effect: Effect) -> float | None:
     return value if value is None or not effect.logarithmic else math.expm1(min(value, 700.0))
-
-
-def with_noise(rows: Sequence[Difference], reference: str) -> list[Difference]:
-    """The rows against the reference, with the reference's difference to itself beside them."""
-    floors = {(row.suite, row.metric): row for row in rows if row.role == "noise" and row.baseline == reference}
-    shown = []
-    for row in rows:
-        floor = floors.get((row.suite, row.metric))
-        if floor is None or row.role == "noise" or row.baseline != reference or floor.delta is None:
-            shown.append(row)
-            continue
-        update = {"noise": floor.delta, "noise_flips": floor.flips, "within_noise": _within(row, floor)}
-        shown.append(row.model_copy(update=update))
-    return shown
-
-
-def _within(row: Difference, floor: Difference) -> bool | None:
-    """No larger than the reference's own difference, in the delta and in the rate of flips (which may cancel)."""
-    if row.delta is None or floor.delta is None:
-        return None
-    smaller = abs(row.delta) <= abs(floor.delta)
-    if row.flips is None or floor.flips is None:
-        return smaller
-    return smaller and _rate(row.flips) <= _rate(floor.flips)
-
-
-def _rate(flips: Flips) -> float:
-    return (flips.correct_to_wrong + flips.wrong_to_correct) / flips.n

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from awqbench.compare.cell import Cell
 from awqbench.compare.effect import is_binary
-from awqbench.compare.pairs import Pairs, pair_items
+from awqbench.compare.noise import Reruns
+from awqbench.compare.pairs import Pairs, group_items, pair_items
 from awqbench.errors import InvalidMeasurement
 from awqbench.record.schema import GROUP_PREFIX, GroupDifference, Metric
 from awqbench.stats.bounds import two_sided_p
@@ -21,7 +20,9 @@ _TAIL = 0.025
 SLICED = ("difference", "log-ratio", "to-reference")
 
 
-def group_differences(baseline: Cell, candidate: Cell, metric: Metric, min_group: int) -> list[GroupDifference]:
+def group_differences(
+    baseline: Cell, candidate: Cell, metric: Metric, min_group: int, reruns: Reruns | None = None
+) -> list[GroupDifference]:
     """A row per attribute and group of one metric; none for metrics without items or group columns.
 
     Deltas of log-ratio metrics are relative, and their difference is that of a ratio of ratios from 1.
@@ -37,7 +38,8 @@ def group_differences(baseline: Cell, candidate: Cell, metric: Metric, min_group
     for attribute in pairs.attributes():
         names = pairs.groups(attribute)
         for group in sorted(names.dropna().unique()):
-            rows.append(_row(baseline, candidate, metric, pairs, attribute, str(group), min_group))
+            row = _row(baseline, candidate, metric, pairs, attribute, str(group), min_group)
+            rows.append(_with_noise(row, baseline, metric, pairs, reruns) if reruns else row)
     return rows
 
 
@@ -54,10 +56,18 @@ def group_bounds(pairs: Pairs, attribute: str, group: str, *, binary: bool, sign
 
 def group_masks(pairs: Pairs, attribute: str, group: str) -> tuple[Bools, Bools, Floats]:
     """Items the attribute applies to, items of the group, and every item's change."""
-    names = pairs.groups(attribute)
-    applies = np.asarray(names.notna(), dtype=np.bool_)
-    member = np.asarray((names == group).fillna(False), dtype=np.bool_)
-    return applies, member, pairs.change()
+    return *group_items(pairs, attribute, group), pairs.change()
+
+
+def _with_noise(row: GroupDifference, baseline: Cell, metric: Metric, pairs: Pairs, reruns: Reruns) -> GroupDifference:
+    floor = reruns.group_floor(baseline, metric, pairs, row.suite, row.attribute, row.group)
+    if floor is None:
+        return row
+    applies, member, change = group_masks(pairs, row.attribute, row.group)
+    did = float(change[member].mean() - change[applies & ~member].mean())
+    show = math.expm1 if metric.pairing == "log-ratio" else float
+    update = {"noise": show(floor.delta), "noise_reach": show(floor.reach), "within_noise": floor.holds(did)}
+    return row.model_copy(update=update)
 
 
 def _row(

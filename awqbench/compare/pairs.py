@@ -71,6 +71,12 @@ class Pairs:
         return self.items[GROUP_PREFIX + attribute].astype("string")
 
 
+def group_items(pairs: Pairs, attribute: str, group: str) -> tuple[Bools, Bools]:
+    """Items the attribute applies to, and items of the group."""
+    names = pairs.groups(attribute)
+    return np.asarray(names.notna(), dtype=np.bool_), np.asarray((names == group).fillna(False), dtype=np.bool_)
+
+
 def pair_items(baseline: Cell, candidate: Cell, metric: str, *, distance: bool, cluster: str = "cluster") -> Pairs:
     """Join two cells' items of one metric on item_id.
 

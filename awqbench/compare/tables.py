@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from awqbench.compare.cell import Cell, by_name, find, stand_in
-from awqbench.compare.differences import metric_difference, with_noise
+from awqbench.compare.differences import metric_difference
 from awqbench.compare.groups import group_differences
+from awqbench.compare.noise import Reruns
 from awqbench.record.schema import Comparison, Difference, GroupDifference, Metric
 from awqbench.stats.multiplicity import benjamini_hochberg
 
@@ -19,20 +20,22 @@ _DIGITS = 12
 def compare_tables(
     cells: Sequence[Cell],
     reference: str,
-    noise_floor: str | None,
+    noise_floor: str | Sequence[str] | None,
     *,
     min_group: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Every backend against `reference`, and every candidate against every control, on the items both measured.
 
-    min_group: the smallest group that is judged, by suite; 20 where nothing is said. noise_floor: the backend that is
-    the reference again; its differences stand beside the others'. Group rows are made against `reference` only.
-    p-values are adjusted by Benjamini-Hochberg within the differences and within the groups, leaving the noise floor's
-    out. Figures are rounded to 12 significant digits and rows are sorted, so that a rerun gives the same bytes. What
-    cannot be compared is left empty and named in `notes`.
+    min_group: the smallest group that is judged, by suite; 20 where nothing is said. noise_floor: the backends that are
+    the reference again; the largest of their differences stands beside each of the others'. Group rows are made against
+    `reference` only. p-values are adjusted by Benjamini-Hochberg within the differences and within the groups, leaving
+    the noise floor's out. Figures are rounded to 12 significant digits and rows are sorted, so that a rerun gives the
+    same bytes. What cannot be compared is left empty and named in `notes`.
     """
     ordered, notes, smallest = by_name(cells), [], min_group or {}
+    names = (noise_floor,) if isinstance(noise_floor, str) else tuple(noise_floor or ())
+    reruns = Reruns([cell for cell in ordered if cell.result.backend in names], seed)
     differences: list[Difference] = []
     groups: list[GroupDifference] = []
     for cell in ordered:
@@ -40,26 +43,30 @@ def compare_tables(
             notes.append(
                 f"{cell.result.backend}/{cell.result.suite}: {cell.result.status}: {cell.result.reason or '?'}"
             )
-    for baseline, candidate, metric in _comparable(ordered, reference, noise_floor):
-        differences.append(metric_difference(baseline, candidate, metric, seed, notes))
+    for baseline, candidate, metric in _comparable(ordered, reference, names):
+        beside = reruns if baseline.result.backend == reference and candidate.result.role != "noise" else None
+        differences.append(metric_difference(baseline, candidate, metric, seed, notes, beside))
         if baseline.result.backend == reference:
-            groups += group_differences(baseline, candidate, metric, smallest.get(candidate.result.suite, MIN_GROUP))
-    differences = _adjusted(with_noise(differences, reference))
+            at_least = smallest.get(candidate.result.suite, MIN_GROUP)
+            groups += group_differences(baseline, candidate, metric, at_least, beside)
+    differences = _adjusted(differences)
     return Comparison(
         reference=reference,
-        noise_floor=noise_floor,
+        noise_floor=list(names),
         differences=[_rounded(row) for row in sorted(differences, key=_difference_key)],
         groups=[_rounded(row) for row in sorted(_adjusted(groups), key=_group_key)],
         notes=notes,
     )
 
 
-def _comparable(cells: Sequence[Cell], reference: str, noise_floor: str | None) -> Iterator[tuple[Cell, Cell, Metric]]:
+def _comparable(
+    cells: Sequence[Cell], reference: str, noise_floor: Sequence[str]
+) -> Iterator[tuple[Cell, Cell, Metric]]:
     """Baseline, candidate and metric of every row. Distances need no metric of the reference's own."""
     controls = sorted({cell.result.backend for cell in cells if cell.result.role == "control"})
     for candidate in cells:
         name, suite, role = candidate.result.backend, candidate.result.suite, candidate.result.role
-        if not candidate.ok or role == "reference" or (role == "noise" and name != noise_floor):
+        if not candidate.ok or role == "reference" or (role == "noise" and name not in noise_floor):
             continue
         baselines = [reference, *(controls if role == "candidate" else [])]
         for other in dict.fromkeys(baselines):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SCHEMA_VERSION = 1
 GROUP_PREFIX = "group_"
@@ -155,7 +155,8 @@ class Difference(Model):
     clusters: int | None = None
     mde: float | None = Field(default=None, description="smallest |delta| found with 80 % power at this n")
     flips: Flips | None = None
-    noise: float | None = Field(default=None, description="delta of the reference against itself")
+    noise: float | None = Field(default=None, description="delta of the reference against itself: the largest rerun's")
+    noise_reach: float | None = Field(default=None, description="largest |delta| that the noise floor explains")
     noise_flips: Flips | None = None
     within_noise: bool | None = None
 
@@ -185,6 +186,9 @@ class GroupDifference(Model):
     mde: float | None = None
     newly_wrong: float | None = Field(default=None, description="share of the group's items that turned wrong")
     newly_correct: float | None = None
+    noise: float | None = Field(default=None, description="did of the reference against itself")
+    noise_reach: float | None = Field(default=None, description="largest |did| that the noise floor explains")
+    within_noise: bool | None = None
     too_few: bool = Field(default=False, description="below the minimum count: shown, never judged")
 
 
@@ -214,11 +218,17 @@ class Comparison(Model):
 
     schema_version: int = SCHEMA_VERSION
     reference: str
-    noise_floor: str | None = Field(description="the backend that is the reference again")
+    noise_floor: list[str] = Field(description="the backends that are the reference again")
     differences: list[Difference] = Field(default_factory=list)
     groups: list[GroupDifference] = Field(default_factory=list)
     parity: list[Parity] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+
+    @field_validator("noise_floor", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        """Older records name one backend, or none."""
+        return value if isinstance(value, list) else [value] if value else []
 
 
 class RuleResult(Model):

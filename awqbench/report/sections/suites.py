@@ -85,7 +85,7 @@ def _forests(run: Run, suite: str, kind: str, found: list[Difference]) -> list[M
             delta=d.delta,
             low=d.ci_low,
             high=d.ci_high,
-            noise=d.noise,
+            noise=d.noise if d.noise_reach is None else d.noise_reach,
             limit=select.limit(run, d),
             higher_is_better=d.higher_is_better,
         )
