@@ -60,11 +60,11 @@ def suite_data(suite: SuiteBase | ParitySpec) -> dict[str, str]:
         return {suite.text: resolve_text(suite.text).sha256}
     if isinstance(suite, TasksSpec):
         from awqbench.suites.slices import item_columns
-        from awqbench.suites.task_loading import load_tasks
+        from awqbench.suites.task_loading import documents_of, load_tasks
 
         # Loading them here also finds a misspelt name or column before anything is measured.
         tasks = load_tasks(suite.tasks, suite.include_path, suite.num_fewshot, 0)
-        documents = {name: list(task.eval_docs) for name, task in tasks.items()}
+        documents = documents_of(tasks)
         item_columns(documents, suite.slices, suite.cluster)
         asked = {f"task {name}": content_key([_what_is_asked(task), documents[name]]) for name, task in tasks.items()}
         return {**asked, "lm-eval": version("lm-eval")}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from awqbench import resources
 from awqbench.errors import UserError
 from awqbench.sources.hub import hub_refusal
 
+# NAME_local asks what lm-eval's NAME asks, of data that need no hub.
+LOCAL = "_local"
 _LM_EVAL = Path(lm_eval.tasks.__file__).resolve().parent
 
 
@@ -25,7 +29,8 @@ def load_tasks(names: list[str], include_path: str | None, num_fewshot: int | No
     """Load tasks, groups and tags by name: this project's and the user's folders first, then lm-eval's own.
 
     A local YAML may name its data files relative to itself, or below an environment variable ("$DATA/items.jsonl").
-    Raises UserError for a name nobody knows (with near ones) and for data that cannot be had.
+    Where the data of NAME cannot be had, a task NAME_local takes its place, under its own name. Raises UserError for a
+    name nobody knows (with near ones) and for data that cannot be had.
     """
     folders = [resources.content("suites") / "tasks"]
     if include_path is not None:
@@ -36,15 +41,14 @@ def load_tasks(names: list[str], include_path: str | None, num_fewshot: int | No
     if missing := [name for name in names if name not in manager.task_index]:
         local = manager.all_tasks
         _no_hub_no_retries()
-        # Reading the 14,000 names that lm-eval ships takes many seconds, so only where they are asked for.
-        manager = TaskManager(include_path=folders, include_defaults=True)
+        manager = _with_defaults(tuple(folders), _stamp(folders))
         for name in missing:
             if name not in manager.task_index:
                 raise UserError(_unknown(name, manager.all_tasks, local))
     _locate_data(manager)
     tasks: dict[str, Task] = {}
     for name in names:
-        tasks.update(_load(manager, name))
+        tasks.update(_load_or_local(manager, name))
     for task in tasks.values():
         if num_fewshot is not None:
             task.set_config(key="num_fewshot", value=num_fewshot)
@@ -54,11 +58,44 @@ def load_tasks(names: list[str], include_path: str | None, num_fewshot: int | No
     return tasks
 
 
+@cache
+def _with_defaults(folders: tuple[Path, ...], stamp: tuple[object, ...]) -> TaskManager:
+    """All tasks there are. Reading the 14,000 names that lm-eval ships takes many seconds, so it is done once."""
+    return TaskManager(include_path=list(folders), include_defaults=True)
+
+
+def _stamp(folders: list[Path]) -> tuple[object, ...]:
+    """What the content of local task files depends on."""
+    files = sorted(path for folder in folders for path in folder.rglob("*.yaml"))
+    return os.environ.get("AWQBENCH_DATA"), *((str(path), path.stat().st_mtime_ns) for path in files)
+
+
 def _no_hub_no_retries() -> None:
     """Where the hub can't be reached, have the data libraries say so at once instead of trying for half a minute."""
     if hub_refusal():
         datasets.config.HF_HUB_OFFLINE = True
         huggingface_hub.constants.HF_HUB_OFFLINE = True
+
+
+def documents_of(tasks: Mapping[str, Task]) -> dict[str, list[Mapping[str, Any]]]:
+    """Every task's documents as plain data. A data set gives them all at once far faster than one by one."""
+    return {
+        name: task.eval_docs.to_list() if hasattr(task.eval_docs, "to_list") else list(task.eval_docs)
+        for name, task in tasks.items()
+    }
+
+
+def _load_or_local(manager: TaskManager, name: str) -> dict[str, Task]:
+    try:
+        return _load(manager, name)
+    except UserError as error:
+        local = name + LOCAL
+        if local not in manager.task_index:
+            raise
+        try:
+            return _load(manager, local)
+        except UserError:
+            raise UserError(f"{error}; {local}, which takes its place, needs its file below AWQBENCH_DATA") from None
 
 
 def _load(manager: TaskManager, name: str) -> dict[str, Task]:

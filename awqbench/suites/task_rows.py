@@ -50,7 +50,7 @@ def task_measures(
     task: Task,
     results: Mapping[str, Any],
     token_counts: Mapping[Any, int],
-    columns: Sequence[Mapping[str, str]],
+    columns: Sequence[Mapping[str, str]] | None,
     protocol: str,
     chat: bool,
     min_group: int,
@@ -75,7 +75,7 @@ def task_measures(
                 continue
             items = [
                 _row(id + reading.suffix, metric, reading, name, task, sample, token_counts)
-                | dict(columns[sample["doc_id"]])
+                | (dict(columns[sample["doc_id"]]) if columns else {})
                 for sample in samples
             ]
             if all(item["score"] in (0.0, 1.0) for item in items) and reading.unit == "share":

@@ -5,7 +5,7 @@ lm-eval is imported inside functions, because that takes seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
@@ -31,13 +31,13 @@ def measure(context: Context) -> Measurement:
     suite: TasksSpec = context.suite
     with quiet():
         from awqbench.suites.lm import WorkerLM
-        from awqbench.suites.task_loading import load_tasks
+        from awqbench.suites.task_loading import documents_of, load_tasks
 
         tasks = load_tasks(suite.tasks, suite.include_path, suite.num_fewshot, context.spec.seed)
         for task in tasks.values():
             context.require("generate" if task.OUTPUT_TYPE == "generate_until" else "score")
-        documents = {name: list(task.eval_docs) for name, task in tasks.items()}
-        columns = item_columns(documents, suite.slices, suite.cluster)
+        sliced = suite.slices or suite.cluster
+        columns = item_columns(documents_of(tasks), suite.slices, suite.cluster) if sliced else {}
         lm = WorkerLM(context.worker, context.tokenizer, context.progress)
         chosen = {name: context.chosen(len(task.eval_docs), suite.limit) for name, task in tasks.items()}
         results = _evaluate(lm, tasks, chosen, suite.apply_chat_template)
@@ -46,14 +46,28 @@ def measure(context: Context) -> Measurement:
     for name, task in tasks.items():
         protocol = _protocol(task, lm, suite.apply_chat_template)
         figures, items = task_measures(
-            name, task, results, lm.token_counts, columns[name], protocol, suite.apply_chat_template, suite.min_group
+            name,
+            task,
+            results,
+            lm.token_counts,
+            columns.get(name),
+            protocol,
+            suite.apply_chat_template,
+            suite.min_group,
         )
         metrics += figures
         rows += items
-    measured = Measurement(metrics, item_table(rows))
+    measured = Measurement(metrics, item_table(rows), notes=_stand_ins(suite.tasks, tasks))
     for name, task in tasks.items():
         measured = name_budget(measured, f"tasks/{name}", suite.limit, len(task.eval_docs), suite.draw)
     return measured
+
+
+def _stand_ins(asked: Sequence[str], tasks: Mapping[str, Task]) -> list[str]:
+    from awqbench.suites.task_loading import LOCAL
+
+    replaced = [name for name in asked if name not in tasks and name + LOCAL in tasks and name + LOCAL not in asked]
+    return [f"the data of {name} cannot be had here: {name}{LOCAL} was measured in its place" for name in replaced]
 
 
 def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, Sequence[int]], chat: bool) -> dict[str, Any]:
