@@ -10,8 +10,17 @@ from typing import Any
 from awqbench.cache import cache_dir
 from awqbench.formats.shards import weights_hash
 from awqbench.record.files import content_key, write_atomic
+from awqbench.sources.documents import resolve_documents
 from awqbench.sources.texts import resolve_text
-from awqbench.spec import DivergenceSpec, FairnessSpec, ParitySpec, PerplexitySpec, SuiteBase, TasksSpec
+from awqbench.spec import (
+    OF_DOCUMENTS,
+    DivergenceSpec,
+    FairnessSpec,
+    ParitySpec,
+    PerplexitySpec,
+    SuiteBase,
+    TasksSpec,
+)
 
 # Configuration, tokenizers, and code that trust_remote_code would run.
 _COMPANIONS = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
@@ -56,6 +65,8 @@ def folder_hash(folder: Path) -> str:
 
 def suite_data(suite: SuiteBase | ParitySpec) -> dict[str, str]:
     """What a suite reads, each with its hash. Raises UserError for data that are not there."""
+    if isinstance(suite, PerplexitySpec) and suite.protocol in OF_DOCUMENTS:
+        return {suite.text: resolve_documents(suite.text, suite.text_field).sha256}
     if isinstance(suite, PerplexitySpec | DivergenceSpec | ParitySpec):
         return {suite.text: resolve_text(suite.text).sha256}
     if isinstance(suite, TasksSpec):

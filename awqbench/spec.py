@@ -183,13 +183,38 @@ class SuiteBase(Table):
     draw: int = Field(1, gt=0, description="which of its items a budget takes: 1 the first, 2 the next ...; then round")
 
 
+# Protocols of perplexity whose text is a source of documents: a JSONL or text file, or a hub data set.
+OF_DOCUMENTS = ("c4", "ptb", "documents")
+
+
 class PerplexitySpec(SuiteBase):
-    """Token perplexity on non-overlapping windows: the GPTQ/AWQ protocol."""
+    """Perplexity by one of several protocols, which are not comparable with each other (docs/quality.md)."""
 
     kind: Literal["perplexity"] = "perplexity"
-    text: str = "pydoc-topics"
-    window: int = Field(2048, gt=1)
+    protocol: Literal["windows", "c4", "ptb", "documents", "wikitext"] = Field(
+        "windows",
+        description="windows: GPTQ/AWQ, of one text; c4: of the first 1100 documents, 256 windows; ptb: of sentences; "
+        "documents: lm-eval's rolling perplexity, per word and byte; wikitext: lm-eval's task of that name",
+    )
+    text: str = Field(
+        "pydoc-topics",
+        description="a packaged text or a text file; of c4, ptb and documents also JSONL or "
+        "hub:OWNER/NAME[:CONFIG][:SPLIT]",
+    )
+    text_field: str | None = Field(None, description="field of a JSONL line or a data set's row that holds its text")
+    window: int = Field(2048, gt=1, description="tokens of a window; of documents and wikitext with the prefix token")
     windows: int | None = Field(None, gt=0, description="budget: the first N windows; none: all")
+    documents: int | None = Field(None, gt=0, description="budget: the first N documents; none: all")
+
+    @model_validator(mode="after")
+    def _fits_its_protocol(self) -> PerplexitySpec:
+        rolling = self.protocol in ("documents", "wikitext")
+        keys = {"windows": not rolling, "documents": rolling, "text_field": self.protocol in OF_DOCUMENTS}
+        for key, allowed in keys.items():
+            if getattr(self, key) is not None and not allowed:
+                own = ", ".join(name for name, fits in keys.items() if fits)
+                raise ValueError(f"{key} says nothing to protocol {self.protocol!r} (allowed with it: {own})")
+        return self
 
 
 class DivergenceSpec(SuiteBase):

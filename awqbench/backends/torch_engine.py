@@ -58,6 +58,8 @@ class TorchEngine(BackendBase):
             "device": str(self.device),
             "kernel": self.kernel(),
             "runtime": self.runtime.name,
+            "attention": getattr(config, "_attn_implementation", None),
+            "batch_size": self.batch_size,
             "weight_bytes": self.weight_bytes(),
             "load_s": time.perf_counter() - started,
             "device_uuid": device_uuid(self.device),

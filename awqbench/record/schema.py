@@ -33,9 +33,11 @@ VerdictName = Literal["pass", "fail", "inconclusive"]
 #   difference        value = mean(score); per item, candidate minus reference
 #   log-ratio         value = exp(mean(score)); the difference of scores is the logarithm of a ratio (perplexity)
 #   to-reference      each score already is a distance to the reference (KL, disagreement): the loss is the score itself
+#                     (with detail[SIGNED] it is a change from the reference, which is tested against zero)
 #   ratio-of-medians  value = median(score); compared by the ratio of the two medians (latency); items are not paired
 #   none              a single figure without items (a checkpoint's size)
 Pairing = Literal["difference", "log-ratio", "to-reference", "ratio-of-medians", "none"]
+SIGNED = "signed"
 
 
 class Model(BaseModel):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import hashlib
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from awqbench.errors import BackendUnavailable, UserError, unknown_choice
-from awqbench.sources.hub import hub_refusal
+from awqbench.sources.wikitext import wikitext2_lines
 
 _SLICE = re.compile(r"^(?P<name>.*?)\[(?:(?P<low>\d+(?:\.\d+)?)%)?:(?:(?P<high>\d+(?:\.\d+)?)%)?\]$")
 
@@ -107,20 +106,7 @@ def _gensim_wikipedia() -> str:
 
 def _wikitext2_raw(split: str) -> str:
     """WikiText-2 raw as GPTQ and AWQ join it: the data set's lines (blank ones empty) with two newlines between."""
-    folder = os.environ.get("AWQBENCH_DATA")
-    file = Path(folder) / "wikitext-2" / f"wiki.{split}.raw" if folder else None
-    if file is not None and file.is_file():
-        with file.open(encoding="utf-8") as lines:
-            return "\n\n".join(line if line.strip() else "" for line in lines)
-    refusal = hub_refusal()
-    if refusal:
-        raise UserError(
-            f"WikiText-2 raw {split} is neither in AWQBENCH_DATA ({folder or 'unset'}) nor, as {refusal}, on the hub"
-        )
-    from datasets import load_dataset
-
-    name = {"valid": "validation"}.get(split, split)
-    return "\n\n".join(load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split=name)["text"])
+    return "\n\n".join(wikitext2_lines(split))
 
 
 PACKAGED: dict[str, Callable[[], str]] = {

@@ -7,25 +7,35 @@ and every candidate is held against the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
 
-from awqbench.backends.base import FloatArray, TopK
 from awqbench.errors import InvalidMeasurement
-from awqbench.record.schema import Metric
+from awqbench.record.schema import SIGNED, Metric
 from awqbench.spec import DivergenceSpec, ParitySpec
+from awqbench.suites.bands import (
+    DEFINITIONS,
+    Labels,
+    band_rows,
+    band_table,
+    confidence_bands,
+    frequency_bands,
+    position_bands,
+)
 from awqbench.suites.base import Context, Measurement, item_table
+from awqbench.suites.distances import Positions, bounded_divergences, divergences, joined
+from awqbench.suites.means import mean_metric
 from awqbench.suites.windows import text_windows
 
 Route = Literal["prefill", "decode"]
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
-# What float32 log-probabilities lose of a sum of one.
-_ROUNDING = 1e-6
+_UNITS = {"kl": "nats per token", "log": "nats per token", "total": "probability", "top": "share of positions"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +46,41 @@ class Stretch:
     index: int
     ids: list[int]
     protocol: str  # suite, text, window and budget, as they stand in metric ids
+    frequency: Labels  # the frequency band of each predicted token
 
     @property
     def file(self) -> str:
         """Where the reference's log-probabilities of this stretch are kept."""
-        return f"{self.route}-{self.index:05d}.f32"
+        return f"{self.item}.f32"
+
+    @property
+    def item(self) -> str:
+        """What its rows are called."""
+        return f"{self.route}-{self.index:05d}"
+
+    @property
+    def cluster(self) -> str:
+        """Both paths read the same words: their rows are one cluster."""
+        return f"window-{self.index:05d}"
 
 
 def stretches(context: Context) -> list[Stretch]:
     """What is measured, prefill first."""
     spec: DivergenceSpec | ParitySpec = context.suite
     windows = text_windows(context, spec.text, spec.window, spec.windows)
-    name = f"{spec.kind}/{windows.protocol(spec.window, spec.windows)}"
+    bands = frequency_bands(np.asarray(windows.text))
+
+    def stretch(route: Route, index: int, ids: list[int], budget: int) -> Stretch:
+        name = f"{spec.kind}/{windows.protocol(len(ids), budget)}"
+        return Stretch(route, index, ids, name, np.array([bands[token] for token in ids[1:]]))
+
     numbered = list(zip(windows.places, windows.ids, strict=True))
-    found = [Stretch("prefill", i, ids, name) for i, ids in numbered]
+    found = [stretch("prefill", i, ids, spec.windows) for i, ids in numbered]
     if spec.decode_windows:
         # The decode windows are the starts of the prefill windows: the same text on both paths.
         length = min(spec.decode_window, spec.window)
-        name = f"{spec.kind}/{windows.protocol(length, spec.decode_windows)}"
         starts = numbered[: context.budget(spec.decode_windows)]
-        found += [Stretch("decode", i, ids[:length], name) for i, ids in starts]
+        found += [stretch("decode", i, ids[:length], spec.decode_windows) for i, ids in starts]
     return found
 
 
@@ -70,36 +95,35 @@ def record_reference(context: Context, out: Path) -> None:
 
 
 def measure(context: Context) -> Measurement:
-    """KL(reference || candidate) and back, top-1 disagreement, and NLL; ids `divergence/<text>@<window>/<path>/<what>`.
+    """Divergences on both paths; ids `divergence/<text>@<window>/<path>/<what>`, `what` as in `distances`.
 
     A row per window and metric: the window's mean. Percentiles are over positions. An engine that tells its k likeliest
-    tokens alone yields `kl-top<k>-lower-bound` in place of both KLs. Raises NotApplicable for one that tells neither.
+    tokens alone yields `kl-top<k>-lower-bound` in place of both KLs. The divergence suite (not parity) also has
+    `<what>-by-<attribute>` with a row per window and band. Raises NotApplicable for an engine that tells neither.
     """
     assert context.scratch is not None, "divergence needs the reference's log-probabilities"
     wanted, notes = _served(context, stretches(context))
-    rows, metrics = [], []
-    found: dict[Route, list[Positions]] = {"prefill": [], "decode": []}
+    found: dict[Route, list[tuple[Stretch, Positions]]] = {"prefill": [], "decode": []}
     for done, stretch in enumerate(wanted):
-        positions = _compare(context, stretch)
-        found[stretch.route].append(positions)
-        for what, values in positions.by_name().items():
-            rows.append(
-                {
-                    "metric": _name(stretch, what),
-                    "item_id": f"{stretch.route}-{stretch.index:05d}",
-                    "cluster": f"window-{stretch.index:05d}",
-                    "score": float(values.mean()),
-                    "tokens": len(values),
-                }
-            )
+        found[stretch.route].append((stretch, _compare(context, stretch)))
         context.progress(done + 1, len(wanted))
-    for route, all_positions in found.items():
-        if all_positions:
-            stretch = next(s for s in wanted if s.route == route)
-            metrics += [
-                _metric(_name(stretch, what), what, route, all_positions) for what in all_positions[0].by_name()
-            ]
+    metrics, rows = [], []
+    for windows in found.values():
+        for what in windows[0][1].values if windows else ():
+            metrics.append(_metric(what, windows))
+            rows += [_row(what, stretch, positions) for stretch, positions in windows]
+        if windows and context.suite.kind == "divergence":
+            banded, of_bands = _by_band(windows)
+            metrics += banded
+            rows += of_bands
     return Measurement(metrics, item_table(rows), notes=notes)
+
+
+def _row(what: str, stretch: Stretch, positions: Positions) -> dict[str, Any]:
+    return {
+        "metric": _name(stretch, what), "item_id": stretch.item, "cluster": stretch.cluster,
+        "score": float(positions.values[what].mean()), "tokens": len(positions),
+    }  # fmt: skip
 
 
 def _served(context: Context, wanted: list[Stretch]) -> tuple[list[Stretch], list[str]]:
@@ -124,75 +148,8 @@ def _top_k(context: Context, route: Route) -> bool:
     return context.worker.offers("topk-logprobs") and path == route
 
 
-@dataclass(frozen=True, slots=True)
-class Positions:
-    """Divergence at each position of one stretch, nats (disagreement: 0 or 1). Arrays float64 [positions].
-
-    With `top`, only that many of the candidate's likeliest tokens were known: `kl` is a lower bound, `kl_reverse` is
-    empty, and `outside` is the reference's probability of all other tokens.
-    """
-
-    kl: np.ndarray
-    kl_reverse: np.ndarray
-    disagreement: np.ndarray
-    outside: np.ndarray
-    top: int | None = None
-
-    def by_name(self) -> dict[str, np.ndarray]:
-        """The metrics' short names and their per-position values."""
-        if self.top is not None:
-            return {f"kl-top{self.top}-lower-bound": self.kl, "top1-disagreement": self.disagreement}
-        return {"kl": self.kl, "kl-reverse": self.kl_reverse, "top1-disagreement": self.disagreement}
-
-
-def divergences(reference: FloatArray, candidate: FloatArray) -> Positions:
-    """Position-wise divergences of two tables of float32 log-probabilities [positions, vocabulary].
-
-    KL = sum p_ref (log p_ref - log p); sums in float64. A probability that underflows to zero contributes nothing on
-    its own side, as in the limit. Raises InvalidMeasurement for NaN.
-    """
-    gap = reference.astype(np.float64) - candidate
-    with np.errstate(invalid="ignore"):
-        kl = np.nansum(np.where(np.isneginf(reference), 0.0, np.exp(reference.astype(np.float64)) * gap), axis=1)
-        back = np.nansum(np.where(np.isneginf(candidate), 0.0, -np.exp(candidate.astype(np.float64)) * gap), axis=1)
-    if np.isnan(reference).any() or np.isnan(candidate).any():
-        raise InvalidMeasurement("log-probabilities that are not a number")
-    differs = (reference.argmax(axis=1) != candidate.argmax(axis=1)).astype(np.float64)
-    # Rounding can leave a KL of 1e-9 below zero where the two agree to the last bit but one.
-    return Positions(np.maximum(kl, 0.0), np.maximum(back, 0.0), differs, np.zeros(len(kl)))
-
-
-def bounded_divergences(reference: FloatArray, top: TopK) -> Positions:
-    """What the candidate's k likeliest tokens alone prove of KL(reference || candidate), position by position.
-
-    The tokens that are told contribute their own terms. All others, of mass P in the reference and Q in the candidate,
-    contribute at least P log(P / Q) by the log-sum inequality, whatever their shares; equality holds where the two
-    agree on the shape of the rest. There is no upper bound: one token that the candidate excludes may cost any amount.
-    The likeliest token is known exactly. Raises InvalidMeasurement for NaN.
-    """
-    told = np.take_along_axis(reference, top.ids.astype(np.int64), axis=1).astype(np.float64)
-    given = top.logprobs.astype(np.float64)
-    if np.isnan(told).any() or np.isnan(given).any():
-        raise InvalidMeasurement("log-probabilities that are not a number")
-    with np.errstate(invalid="ignore"):
-        inside = np.where(np.isneginf(told), 0.0, np.exp(told) * (told - given)).sum(axis=1)
-    outside = np.clip(1.0 - np.exp(told).sum(axis=1), 0.0, 1.0)
-    # Rounding may leave the rest with nothing; a larger Q only lowers the bound.
-    rest = np.maximum(1.0 - np.exp(given).sum(axis=1), _ROUNDING)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tail = np.where(outside > 0, outside * np.log(outside / rest), 0.0)
-    best = np.take_along_axis(top.ids, top.logprobs.argmax(axis=1)[:, None], axis=1)[:, 0]
-    differs = (reference.argmax(axis=1) != best).astype(np.float64)
-    bound = np.maximum(inside + tail, 0.0)
-    return Positions(bound, np.empty(0), differs, outside, top=top.ids.shape[1])
-
-
 def _compare(context: Context, stretch: Stretch) -> Positions:
-    parts = list(_side_by_side(context, stretch))
-    kl, back, differs, outside = (
-        np.concatenate([getattr(p, name) for p in parts]) for name in ("kl", "kl_reverse", "disagreement", "outside")
-    )
-    return Positions(kl, back, differs, outside, parts[0].top)
+    return joined(list(_side_by_side(context, stretch)))
 
 
 def _side_by_side(context: Context, stretch: Stretch) -> Iterator[Positions]:
@@ -212,7 +169,8 @@ def _side_by_side(context: Context, stretch: Stretch) -> Iterator[Positions]:
                 raise InvalidMeasurement(
                     f"vocabularies differ: reference {stored.shape[1]}, candidate {chunk.shape[1]}"
                 )
-            yield divergences(np.asarray(stored[row : row + len(chunk)]), chunk)
+            own = np.asarray(stretch.ids[row + 1 : row + 1 + len(chunk)])
+            yield divergences(np.asarray(stored[row : row + len(chunk)]), chunk, own)
             row += len(chunk)
     if row != len(stored):
         raise InvalidMeasurement(f"the engine gave {row} of {len(stored)} positions")
@@ -222,32 +180,91 @@ def _name(stretch: Stretch, what: str) -> str:
     return f"{stretch.protocol}/{stretch.route}/{what}"
 
 
-def _metric(name: str, what: str, route: Route, parts: list[Positions]) -> Metric:
-    windows = [p.by_name()[what] for p in parts]
-    means = np.array([w.mean() for w in windows])
-    pooled = np.concatenate(windows)
-    half = float(stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)) if len(means) > 1 else None
-    share = what == "top1-disagreement"
-    path = "one token at a time through the KV cache" if route == "decode" else "whole windows"
-    detail = {"positions": len(pooled), "max": float(pooled.max())}
-    if not share:
-        detail |= {f"p{p:g}": float(np.percentile(pooled, p)) for p in PERCENTILES}
-    how = "full vocabulary, float32 log-softmax"
-    if parts[0].top is not None:
-        how = f"the engine's {parts[0].top} likeliest tokens, float32"
-        if not share:
+def _unit(what: str) -> str:
+    return next(unit for start, unit in _UNITS.items() if what.startswith(start))
+
+
+def _how(stretch: Stretch, positions: Positions, what: str) -> str:
+    path = "one token at a time through the KV cache" if stretch.route == "decode" else "whole windows"
+    how = f"{path}; full vocabulary, float32 log-softmax"
+    if positions.top is not None:
+        how = f"{path}; the engine's {positions.top} likeliest tokens, float32"
+        if what.startswith("kl"):
             how += "; a lower bound (log-sum inequality over all other tokens)"
-            detail["reference_mass_outside"] = float(np.concatenate([p.outside for p in parts]).mean())
+    return how + ("; candidate minus reference on the text's own tokens" if what == "log-ppl-ratio" else "")
+
+
+def _metric(what: str, windows: list[tuple[Stretch, Positions]]) -> Metric:
+    stretch, first = windows[0]
+    means = np.array([positions.values[what].mean() for _, positions in windows])
+    pooled = np.concatenate([positions.values[what] for _, positions in windows])
+    half = float(stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)) if len(means) > 1 else None
+    signed = what == "log-ppl-ratio"
+    detail: dict[str, Any] = {"positions": len(pooled), "max": float(pooled.max())}
+    if _unit(what) != "share of positions":
+        detail |= {f"p{p:g}": float(np.percentile(pooled, p)) for p in PERCENTILES}
+    if signed:
+        detail |= {SIGNED: True, "perplexity_ratio": float(np.exp(means.mean()))}
+    if first.top is not None and what.startswith("kl"):
+        detail["reference_mass_outside"] = float(np.concatenate([p.outside for _, p in windows]).mean())
     value = float(means.mean())
+    least = -math.inf if signed else 0.0
     return Metric(
-        id=name,
+        id=_name(stretch, what),
         value=value,
-        unit="share of positions" if share else "nats per token",
+        unit=_unit(what),
         n=len(means),
-        ci_low=max(0.0, value - half) if half is not None else None,
+        ci_low=max(least, value - half) if half is not None else None,
         ci_high=value + half if half is not None else None,
         higher_is_better=False,
         pairing="to-reference",
-        protocol=f"{path}; {how}; mean over {len(means)} windows of window means",
+        protocol=f"{_how(stretch, first, what)}; mean over {len(means)} windows of window means",
         detail=detail,
     )
+
+
+def _by_band(windows: list[tuple[Stretch, Positions]]) -> tuple[list[Metric], list[dict[str, Any]]]:
+    """The metrics `<what>-by-<attribute>` of one path, and their rows.
+
+    Only what is exact is divided: bounds from an engine's top k are looser where more of the mass lies outside.
+    """
+    stretch, first = windows[0]
+    figures = [name for name in ("kl", "log-ppl-ratio", "top1-disagreement") if name in first.values]
+    metrics, rows = [], []
+    for attribute, definition in DEFINITIONS.items():
+        labels = [_labels(attribute, *window) for window in windows]
+        table = band_table(
+            attribute,
+            [
+                (s.cluster, own, {name: p.values[name] for name in figures})
+                for (s, p), own in zip(windows, labels, strict=True)
+            ],
+        )
+        for what in figures[: 2 if first.top is None else 1]:
+            name = _name(stretch, f"{what}-by-{attribute}")
+            found = [
+                row
+                for (s, p), own in zip(windows, labels, strict=True)
+                for row in band_rows(name, attribute, own, p.values[what], s.item, s.cluster)
+            ]
+            metrics.append(
+                mean_metric(
+                    name,
+                    [row["score"] for row in found],
+                    [row["cluster"] for row in found],
+                    unit=_unit(what),
+                    protocol=f"{_how(stretch, first, what)}; mean over windows and bands of the band's mean in the "
+                    f"window; bands: {definition}",
+                    higher_is_better=False,
+                    pairing="to-reference",
+                    detail={"attribute": attribute, "bands": table, SIGNED: what == "log-ppl-ratio"},
+                )
+            )
+            rows += found
+    return metrics, rows
+
+
+def _labels(attribute: str, stretch: Stretch, positions: Positions) -> Labels:
+    if attribute == "position":
+        return position_bands(len(positions))
+    return stretch.frequency if attribute == "frequency" else confidence_bands(positions.confidence)

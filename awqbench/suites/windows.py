@@ -13,13 +13,15 @@ from awqbench.suites.likelihood import encode
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Windows of token ids, their places in the text, what it is called, how many it has, and which draw this is."""
+    """Windows of token ids, their places in the text, what it is called, how many it has, which draw this is, and the
+    ids of the whole text."""
 
     label: str
     ids: list[list[int]]
     places: Sequence[int]
     available: int
     draw: int
+    text: list[int]
 
     def protocol(self, window: int, budget: int | None) -> str:
         """`text@window` for all windows, `text@window+8` for the first eight of more: two protocols, two names."""
@@ -27,19 +29,32 @@ class Windows:
 
 
 def text_windows(context: Context, source: str, window: int, budget: int | None) -> Windows:
-    """The windows of a text, `window` tokens each; the tail is dropped.
+    """The windows of a text that a spec names; see `windows_of`."""
+    text = resolve_text(source)
+    return windows_of(context, text.label, text.content, window, budget)
+
+
+def windows_of(
+    context: Context, label: str, content: str, window: int, budget: int | None, most: int | None = None
+) -> Windows:
+    """The windows of a text, `window` tokens each, of which the first `most` make the whole; the tail is dropped.
 
     The text is tokenized once, as the tokenizer does it by default: one BOS at the very start where it adds one, none
     per window (protocol of GPTQ and AWQ). Raises UserError when the text is shorter than one window, or the window
     longer than the model's context.
     """
+    check_window(context, window)
+    ids = encode(context.tokenizer, content)
+    available = min(len(ids) // window, most or len(ids))
+    if available == 0:
+        raise UserError(f"the text {label} has {len(ids)} tokens, fewer than one window of {window}")
+    places = context.chosen(available, budget)
+    cut = [ids[i * window : (i + 1) * window] for i in places]
+    return Windows(label, cut, places, available, context.draw, ids)
+
+
+def check_window(context: Context, window: int) -> None:
+    """Raise UserError for a window that the model cannot hold."""
     limit = int(context.worker.description["max_positions"])
     if window > limit:
         raise UserError(f"window {window} is longer than the model's context (allowed: 2 to {limit})")
-    text = resolve_text(source)
-    ids = encode(context.tokenizer, text.content)
-    count = len(ids) // window
-    if count == 0:
-        raise UserError(f"the text {source} has {len(ids)} tokens, fewer than one window of {window}")
-    places = context.chosen(count, budget)
-    return Windows(text.label, [ids[i * window : (i + 1) * window] for i in places], places, count, context.draw)

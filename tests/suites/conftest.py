@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -42,6 +43,28 @@ class InProcessWorker:
     def generate(self, prompts: Any, max_new_tokens: int, stop_ids: Any) -> list[list[int]]:
         with torch.no_grad():
             return self.engine.generate([list(p) for p in prompts], max_new_tokens, list(stop_ids))
+
+
+class Uniform:
+    """An engine whose every log-probability is known: token t costs t/100 nats. The arithmetic around it is real."""
+
+    def __init__(self) -> None:
+        self.description = {"max_positions": 64}
+
+    def offers(self, capability: str) -> bool:
+        return True
+
+    def score(self, sequences: Sequence[Sequence[int]], starts: Sequence[int], progress: object = None) -> list[Scored]:
+        return [
+            Scored(-np.array(ids[start:], np.float32) / 100, np.zeros(len(ids) - start, np.int32))
+            for ids, start in zip(sequences, starts, strict=True)
+        ]
+
+
+@pytest.fixture
+def uniform_worker() -> Uniform:
+    """An engine for figures worked out by hand."""
+    return Uniform()
 
 
 @pytest.fixture

@@ -1,104 +1,21 @@
-"""KL divergence: golden values, and both paths through a real worker."""
+"""The divergence and parity suites: both paths through a real worker."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from awqbench.backends.base import Scored, TopK
-from awqbench.errors import InvalidMeasurement, NotApplicable
+from awqbench.errors import NotApplicable
 from awqbench.spec import parse_spec
 from awqbench.suites import divergence
 from awqbench.suites.base import Context, measure
+from awqbench.suites.distances import likeliest
 from awqbench.worker.client import Worker
-
-LOGITS = hnp.arrays(np.float32, (3, 7), elements=st.floats(-30, 30, width=32))
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    wide = logits.astype(np.float64)
-    return (wide - np.logaddexp.reduce(wide, axis=1, keepdims=True)).astype(np.float32)
-
-
-def test_golden() -> None:
-    p, q = np.log(np.array([[0.5, 0.5]], np.float32)), np.log(np.array([[0.75, 0.25]], np.float32))
-    found = divergence.divergences(p, q)
-    assert found.kl[0] == pytest.approx(0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25), rel=1e-6)
-    assert found.kl_reverse[0] == pytest.approx(0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5), rel=1e-6)
-
-
-@given(LOGITS)
-def test_a_distribution_does_not_diverge_from_itself(logits: np.ndarray) -> None:
-    table = log_softmax(logits)
-    found = divergence.divergences(table, table)
-    assert found.kl.tolist() == found.kl_reverse.tolist() == found.disagreement.tolist() == [0, 0, 0]
-
-
-@given(LOGITS, LOGITS)
-def test_both_directions_are_never_negative_and_swap(a: np.ndarray, b: np.ndarray) -> None:
-    one, other = log_softmax(a), log_softmax(b)
-    found, swapped = divergence.divergences(one, other), divergence.divergences(other, one)
-    assert (found.kl >= 0).all()
-    np.testing.assert_allclose(found.kl, swapped.kl_reverse, atol=1e-9)
-
-
-def test_zero_probability_is_a_limit_not_a_nan() -> None:
-    certain = np.array([[0.0, -np.inf]], np.float32)
-    even = np.log(np.array([[0.5, 0.5]], np.float32))
-    found = divergence.divergences(certain, even)
-    assert found.kl[0] == pytest.approx(math.log(2))
-    assert found.kl_reverse[0] == math.inf
-
-
-def test_nan_is_refused() -> None:
-    table = np.full((1, 3), np.nan, np.float32)
-    with pytest.raises(InvalidMeasurement, match="not a number"):
-        divergence.divergences(table, table)
-
-
-def top(table: np.ndarray, k: int) -> TopK:
-    ids = np.argsort(-table, axis=1, kind="stable")[:, :k].astype(np.int32)
-    return TopK(ids, np.take_along_axis(table, ids.astype(np.int64), axis=1))
-
-
-@given(LOGITS, LOGITS, st.integers(1, 7))
-def test_the_top_tokens_alone_never_prove_more_than_there_is(a: np.ndarray, b: np.ndarray, k: int) -> None:
-    reference, candidate = log_softmax(a), log_softmax(b)
-    exact, bound = (
-        divergence.divergences(reference, candidate),
-        divergence.bounded_divergences(reference, top(candidate, k)),
-    )
-    # Twelve digits are lost where float32 leaves of one what the tokens that are told do not sum to.
-    assert (bound.kl <= exact.kl + 1e-5).all()
-    assert bound.top == k
-    assert ((bound.outside >= 0) & (bound.outside <= 1)).all()
-    ties = (candidate == candidate.max(axis=1, keepdims=True)).sum(axis=1) > 1
-    assert (bound.disagreement == exact.disagreement)[~ties].all()
-
-
-def test_the_bound_is_reached_where_the_rest_has_the_references_shape() -> None:
-    reference = np.log(np.array([[0.4, 0.3, 0.2, 0.1]], np.float32))
-    candidate = np.log(np.array([[0.55, 0.15, 0.2, 0.1]], np.float32))
-    told = TopK(np.array([[0, 1]], np.int32), candidate[:, :2])
-    bound = divergence.bounded_divergences(reference, told)
-    assert bound.kl[0] == pytest.approx(divergence.divergences(reference, candidate).kl[0], abs=1e-6)
-    assert bound.outside[0] == pytest.approx(0.3, abs=1e-6)
-    assert list(bound.by_name()) == ["kl-top2-lower-bound", "top1-disagreement"]
-
-
-def test_nan_from_the_top_is_refused() -> None:
-    with pytest.raises(InvalidMeasurement, match="not a number"):
-        divergence.bounded_divergences(
-            np.zeros((1, 3), np.float32), TopK(np.zeros((1, 1), np.int32), np.full((1, 1), np.nan, np.float32))
-        )
 
 
 class TopEngine:
@@ -113,7 +30,8 @@ class TopEngine:
 
     def topk_logprobs(self, ids: list[int], start: int, k: int) -> Iterator[TopK]:
         for chunk in self.worker.logprobs(ids, start, "prefill"):
-            yield top(chunk, k)
+            best = likeliest(chunk, k)
+            yield TopK(best.astype(np.int32), np.take_along_axis(chunk, best, axis=1))
 
     def score(self, sequences: list[list[int]], starts: list[int], progress: Any = None) -> list[Scored]:
         return self.worker.score(sequences, starts, progress)
@@ -147,10 +65,14 @@ def test_an_engine_that_tells_its_top_k_yields_a_bound_under_its_own_name(
 ) -> None:
     found = measured(recorded, tiny_llama, SPEC.suites["divergence"], "topk-logprobs")
     ids = {metric.id: metric for metric in found.metrics}
+    # Disagreement among the ten likeliest is not known of five, and a bound is not divided into bands.
     assert set(ids) == {
-        "divergence/pydoc-topics@48+2/prefill/kl-top5-lower-bound",
-        "divergence/pydoc-topics@48+2/prefill/top1-disagreement",
-    }
+        f"divergence/pydoc-topics@48+2/prefill/{what}"
+        for what in (
+            "kl-top5-lower-bound", "top1-disagreement", "top5-disagreement", "top1-disagreement-by-position",
+            "top1-disagreement-by-frequency", "top1-disagreement-by-confidence",
+        )
+    }  # fmt: skip
     bound = ids["divergence/pydoc-topics@48+2/prefill/kl-top5-lower-bound"]
     assert bound.value == pytest.approx(0, abs=1e-5)
     assert "lower bound" in bound.protocol
@@ -191,13 +113,25 @@ def test_the_reference_against_its_own_record(tiny_llama: Path, tmp_path: Path) 
         divergence.record_reference(context, scratch)
         measured = divergence.measure(context)
     values = {metric.id: metric.value for metric in measured.metrics}
-    assert set(values) == {
+    plain = ["kl", "kl-reverse", "total-variation", *(f"top{k}-disagreement" for k in (1, 5, 10)), "log-ppl-ratio"]
+    banded = [f"{what}-by-{by}" for by in ("position", "frequency", "confidence") for what in ("kl", "log-ppl-ratio")]
+    assert list(values) == [
         f"divergence/pydoc-topics@{size}+2/{path}/{what}"
         for size, path in ((160, "prefill"), (12, "decode"))
-        for what in ("kl", "kl-reverse", "top1-disagreement")
-    }
+        for what in plain + banded
+    ]
     assert set(values.values()) == {0.0}
-    assert len(measured.items) == 12
+    items = measured.items
+    assert set(items.metric) == set(values)
+    # Bands of a window hold all of its positions, each once.
+    for metric, rows in items.groupby("metric"):
+        assert rows.tokens.sum() == (2 * 159 if "/prefill/" in metric else 2 * 11)
+        assert not rows.item_id.duplicated().any()
+    found = items[items.metric == "divergence/pydoc-topics@160+2/prefill/kl-by-position"]
+    assert found.group_position.tolist() == ["1-15", "16-63", "64-255"] * 2
+    assert found.tokens.tolist() == [15, 48, 96] * 2
+    assert found.cluster.tolist() == ["window-00000"] * 3 + ["window-00001"] * 3
+    assert found.group_frequency.isna().all()
     # The decode path sees the same words as the prefill path, so its record is the prefill's, to rounding.
     prefill = np.fromfile(scratch / "prefill-00000.f32", np.float32).reshape(159, -1)[:11]
     decode = np.fromfile(scratch / "decode-00000.f32", np.float32).reshape(11, -1)

@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-from awqbench.backends.base import Scored
 from awqbench.errors import UserError
 from awqbench.spec import parse_spec
 from awqbench.suites import perplexity
 from awqbench.suites.base import Context
 
-
-class Uniform:
-    """An engine whose every log-probability is known: token t costs t/100 nats. The arithmetic around it is real."""
-
-    def __init__(self) -> None:
-        self.description = {"max_positions": 64}
-
-    def offers(self, capability: str) -> bool:
-        return True
-
-    def score(self, sequences: Sequence[Sequence[int]], starts: Sequence[int], progress: object = None) -> list[Scored]:
-        return [
-            Scored(-np.array(ids[start:], np.float32) / 100, np.zeros(len(ids) - start, np.int32))
-            for ids, start in zip(sequences, starts, strict=True)
-        ]
+MakeContext = Callable[..., Context]
 
 
-def context(tiny_llama: Path, text: Path, window: int, windows: int | None = None, share: float = 1.0) -> Context:
-    table = {"text": str(text), "window": window, **({"windows": windows} if windows else {})}
-    spec = parse_spec({"suites": {"perplexity": table}})
-    return Context(spec, spec.suites["perplexity"], Uniform(), tiny_llama, share=share)  # type: ignore[arg-type]
+@pytest.fixture
+def context(make_context: Callable[..., Context], uniform_worker: Any) -> Callable[..., Context]:
+    """context(text, window, share=1.0, **keys): the perplexity suite on an engine whose log-probabilities are known."""
+
+    def make(text: Path, window: int, share: float = 1.0, **keys: Any) -> Context:
+        made = make_context("perplexity", share=share, text=str(text), window=window, **keys)
+        made.worker = uniform_worker
+        return made
+
+    return make
 
 
-def test_a_worked_example(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_worked_example(context: MakeContext, tmp_path: Path) -> None:
     # The byte tokenizer gives one id per byte. Ten bytes in windows of 4: two windows, a tail of two dropped.
     text = tmp_path / "t.txt"
     text.write_text("abcdefghij")
-    case = context(tiny_llama, text, 4)
+    case = context(text, 4)
     ids = case.tokenizer("abcdefghij")["input_ids"]
     measured = perplexity.measure(case)
     first, second = sum(ids[1:4]) / 300, sum(ids[5:8]) / 300  # each window's first token is context only
@@ -56,12 +48,12 @@ def test_a_worked_example(tiny_llama: Path, tmp_path: Path) -> None:
     assert metric.ci_low < metric.value < metric.ci_high
 
 
-def test_budget_and_share_take_leading_windows(tiny_llama: Path, tmp_path: Path) -> None:
+def test_budget_and_share_take_leading_windows(context: MakeContext, tmp_path: Path) -> None:
     text = tmp_path / "t.txt"
     text.write_text("the quick brown fox jumps over the lazy dog" * 4)
-    whole = perplexity.measure(context(tiny_llama, text, 8))
-    some = perplexity.measure(context(tiny_llama, text, 8, windows=3))
-    half = perplexity.measure(context(tiny_llama, text, 8, windows=3, share=0.5))
+    whole = perplexity.measure(context(text, 8))
+    some = perplexity.measure(context(text, 8, windows=3))
+    half = perplexity.measure(context(text, 8, windows=3, share=0.5))
     # A budget is another protocol and has another id; the noise floor's share pairs with what it repeats.
     assert some.metrics[0].id == half.metrics[0].id == whole.metrics[0].id + "+3"
     assert some.items["score"].tolist() == whole.items["score"].tolist()[:3]
@@ -75,25 +67,78 @@ def test_one_window_has_no_interval() -> None:
 @pytest.mark.parametrize(
     ("content", "window", "message"), [("abc", 8, "fewer than one window"), ("abc" * 99, 65, "allowed: 2 to 64")]
 )
-def test_windows_that_do_not_fit(tiny_llama: Path, tmp_path: Path, content: str, window: int, message: str) -> None:
+def test_windows_that_do_not_fit(context: MakeContext, tmp_path: Path, content: str, window: int, message: str) -> None:
     text = tmp_path / "t.txt"
     text.write_text(content)
     with pytest.raises(UserError, match=message):
-        perplexity.measure(context(tiny_llama, text, window))
+        perplexity.measure(context(text, window))
 
 
-@pytest.mark.data
-def test_a_trained_model_reaches_its_known_perplexity(data_dir: Path, tmp_path: Path) -> None:
-    """stories260K, a true float32 model, through a real worker: 3.96 over 80 TinyStories, each after a BOS."""
-    from awqbench.sources.models import load_tokenizer
-    from awqbench.worker.client import Worker
+def test_c4_joins_documents_by_a_space_and_stops_at_its_last_window(
+    context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perplexity, "C4_DOCUMENTS", 3)
+    monkeypatch.setattr(perplexity, "C4_WINDOWS", 2)
+    source = tmp_path / "c4.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("abc", "de\n", "fgh", "never read")))
+    case = context(source, 4, protocol="c4")
+    measured = perplexity.measure(case)
+    ids = case.tokenizer("abc de fgh")["input_ids"]
+    losses = [sum(ids[1:4]) / 300, sum(ids[5:8]) / 300]
+    assert measured.items["score"].tolist() == pytest.approx(losses, rel=1e-6)
+    assert measured.metrics[0].id.startswith("perplexity/c4-")
+    assert measured.metrics[0].id.endswith("/c4@4")
+    assert measured.metrics[0].detail["windows_available"] == 2
+    assert measured.notes == []
+    monkeypatch.setattr(perplexity, "C4_WINDOWS", 9)
+    (note,) = perplexity.measure(case).notes
+    assert note == "3 documents make 2 windows of 4 tokens: published figures are of 3 documents and 9 windows"
 
-    folder = data_dir / "models" / "stories260k"
-    tokenizer = load_tokenizer(folder)
-    stories = (data_dir / "tinystories" / "sample.txt").read_text().split("<|endoftext|>")[1:81]
-    sequences = [tokenizer(story.strip())["input_ids"][:512] for story in stories]
-    options = {"weights": str(folder), "dtype": "float32", "device": "cpu", "threads": 2}
-    with Worker("reference", options, tmp_path / "log.txt") as worker:
-        scored = worker.score(sequences, [1] * len(sequences))
-    losses = np.concatenate([-item.logprobs for item in scored])
-    assert math.exp(losses.mean()) == pytest.approx(3.96, abs=0.1)
+
+def test_ptb_joins_its_lines_by_a_space(context: MakeContext, tmp_path: Path) -> None:
+    source = tmp_path / "ptb.txt"
+    source.write_text("ab \ncd\n")
+    case = context(source, 5, protocol="ptb")
+    measured = perplexity.measure(case)
+    ids = case.tokenizer("ab cd")["input_ids"]
+    assert measured.items["score"].tolist() == [pytest.approx(sum(ids[1:]) / 400, rel=1e-6)]
+    assert measured.metrics[0].id.endswith("/ptb@5")
+
+
+def test_a_text_that_is_not_raw_is_named(context: MakeContext, tmp_path: Path) -> None:
+    text = tmp_path / "wiki.test.tokens"
+    text.write_text("the <unk> of the <unk>")
+    (note,) = perplexity.measure(context(text, 4)).notes
+    assert note.endswith("holds <unk>: published figures are of the raw text")
+
+
+def test_the_record_says_what_the_figure_depends_on(context: MakeContext, tmp_path: Path) -> None:
+    text = tmp_path / "t.txt"
+    text.write_text("abcdefghij" * 9)
+    detail = perplexity.measure(context(text, 8, windows=7)).metrics[0].detail
+    assert (detail["windows_available"], detail["text_tokens"], detail["tokens_predicted"]) == (11, 90, 49)
+    assert len(detail["tokenizer"]) == 16
+
+
+def test_autocorrelation_of_windows() -> None:
+    assert perplexity.autocorrelation([1.0, 2.0, 1.0, 2.0, 1.0]) == pytest.approx(-1)
+    assert perplexity.autocorrelation([1.0, 2.0, 3.0, 4.0]) == pytest.approx(1)
+    assert perplexity.autocorrelation([1.0, 2.0, 1.0]) is None
+    assert perplexity.autocorrelation([1.0] * 5) is None
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            {"protocol": "documents", "windows": 3},
+            "windows says nothing to protocol 'documents'",
+        ),
+        ({"documents": 3}, "documents says nothing to protocol 'windows' .allowed with it: windows"),
+        ({"protocol": "wikitext", "text_field": "page"}, "text_field says nothing to protocol 'wikitext'"),
+        ({"protocol": "window"}, "windows"),
+    ],
+)
+def test_keys_of_another_protocol(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_spec({"suites": {"perplexity": table}})

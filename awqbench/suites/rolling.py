@@ -1,0 +1,135 @@
+"""Rolling perplexity of whole documents, per word and per byte, as lm-eval defines it.
+
+Every token of a document is predicted exactly once, in disjoint windows: the first follows the prefix token (BOS, else
+EOS), each other one the last token of the window before it. A figure per word or byte can be compared between
+tokenizers, which one per token cannot.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from awqbench.record.schema import Metric, Pairing
+from awqbench.sources.texts import resolve_text
+from awqbench.spec import PerplexitySpec
+from awqbench.stats.inputs import Floats
+from awqbench.suites.base import Context, Measurement, budget_suffix, item_table
+from awqbench.suites.documents import plain_documents, tokenizer_hash
+from awqbench.suites.likelihood import encode, prefix_id, score_pairs
+from awqbench.suites.means import cluster_interval
+from awqbench.suites.windows import check_window
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to predict, and the words and UTF-8 bytes that its loss is divided by."""
+
+    text: str
+    words: int
+    bytes: int
+
+
+def document(text: str, counted: str | None = None) -> Document:
+    """A document whose words and bytes are those of `counted` where that is given: the text before detokenization.
+
+    Words are what white space divides, as lm-eval counts them: white space at an end leaves an empty word there.
+    """
+    original = text if counted is None else counted
+    return Document(text, len(re.split(r"\s+", original)), len(original.encode()))
+
+
+def measure(context: Context) -> Measurement:
+    """`perplexity/<text>/<rolling or wikitext>@<window>/<what>`: word_perplexity, byte_perplexity and bits_per_byte.
+
+    exp(sum of NLL / sum of words or bytes), over all documents. A row per document, whose score is its NLL over the
+    mean number of words (bytes) of the protocol's documents: the mean of the rows is the figure's logarithm, and rows
+    pair. Documents are the clusters.
+    """
+    context.require("score")
+    spec: PerplexitySpec = context.suite
+    check_window(context, spec.window)
+    label, documents = _documents(spec)
+    budget = budget_suffix(spec.documents, len(documents), context.draw)
+    # The noise floor's share of the documents is scored on the scale of all of them, so that its rows pair.
+    drawn = [documents[i] for i in replace(context, share=1.0).chosen(len(documents), spec.documents)]
+    scale = {unit: float(np.mean([getattr(d, unit) for d in drawn])) for unit in ("words", "bytes")}
+    places = context.chosen(len(documents), spec.documents)
+    documents = [documents[i] for i in places]
+    losses, tokens, windows = _score(context, spec.window, documents)
+    path = "wikitext" if spec.protocol == "wikitext" else "rolling"
+    prefix = f"perplexity/{label}/{path}@{spec.window}{budget}"
+    names = [f"document-{i:05d}" for i in places]
+    detail = {
+        "documents": len(documents), "windows": windows, "tokens_predicted": sum(tokens),
+        "words": sum(d.words for d in documents), "bytes": sum(d.bytes for d in documents),
+        "tokenizer": tokenizer_hash(context.tokenizer),
+    }  # fmt: skip
+    metrics, rows = [], []
+    for what, unit in (("word_perplexity", "words"), ("byte_perplexity", "bytes"), ("bits_per_byte", "bytes")):
+        logarithm = math.log(2) if what == "bits_per_byte" else 1.0
+        weights = np.array([getattr(d, unit) for d in documents], np.float64)
+        metrics.append(_metric(f"{prefix}/{what}", losses / logarithm, weights, names, spec, detail))
+        rows += [
+            {
+                "metric": f"{prefix}/{what}", "item_id": name, "cluster": name, "nll": nll, "tokens": count,
+                "score": nll / scale[unit] / logarithm,
+            }
+            for name, nll, count in zip(names, losses.tolist(), tokens, strict=True)
+        ]  # fmt: skip
+    return Measurement(metrics, item_table(rows))
+
+
+def _documents(spec: PerplexitySpec) -> tuple[str, list[Document]]:
+    if spec.protocol != "wikitext":
+        label, texts = plain_documents(spec.text, spec.text_field)
+        return label, [document(text) for text in texts]
+    from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
+
+    from awqbench.sources.wikitext import wikitext_articles
+
+    pages = wikitext_articles(spec.text)
+    return resolve_text(spec.text).label, [document(wikitext_detokenizer({"page": page}), page) for page in pages]
+
+
+def _score(context: Context, window: int, documents: list[Document]) -> tuple[Floats, list[int], int]:
+    """Each document's NLL in nats and its tokens, and how many windows there were."""
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    prefix = prefix_id(context.tokenizer)
+    pairs, owners = [], []
+    for owner, item in enumerate(documents):
+        # lm-eval counts a window's inputs; the last of its predictions is no input but is sent along.
+        for inputs in get_rolling_token_windows(encode(context.tokenizer, item.text), prefix, window - 1, 1):
+            pairs.append(make_disjoint_window(inputs))
+            owners.append(owner)
+    scored = score_pairs(context.worker, pairs, window, context.progress)
+    losses, tokens = np.zeros(len(documents)), [0] * len(documents)
+    for owner, result in zip(owners, scored, strict=True):
+        losses[owner] += result.nll
+        tokens[owner] += len(result.logprobs)
+    return losses, tokens, len(pairs)
+
+
+def _metric(
+    id: str, losses: Floats, weights: Floats, names: list[str], spec: PerplexitySpec, detail: dict[str, object]
+) -> Metric:
+    """Sum of losses over sum of weights; its interval is that of a ratio, linearized, over documents."""
+    ratio = float(losses.sum() / weights.sum())
+    low, high = cluster_interval(ratio + (losses - ratio * weights) / weights.mean(), names)
+    bits = id.endswith("bits_per_byte")
+    pairing: Pairing = "difference" if bits else "log-ratio"
+    shown = [x if x is None or bits else math.exp(x) for x in (ratio, low, high)]
+    counted = " before detokenization (lm-eval's wikitext task)" if spec.protocol == "wikitext" else ""
+    mean = float((losses / weights).mean())
+    return Metric(
+        id=id, value=shown[0], unit="bits per byte" if bits else "perplexity", n=len(losses), ci_low=shown[1],
+        ci_high=shown[2], higher_is_better=False, pairing=pairing,
+        protocol=f"{len(losses)} documents, every token predicted once in disjoint windows of at most {spec.window} "
+        f"tokens, the prefix among them (lm-eval's rolling likelihood, max_length {spec.window - 1}); total NLL over "
+        f"total {'words' if 'word' in id else 'bytes'}{counted}",
+        detail={**detail, "mean_over_documents": mean if bits else math.exp(mean)},
+    )  # fmt: skip
