@@ -24,6 +24,7 @@ ITEM_COLUMNS: dict[str, str] = {
     "prediction": "string",
     "gold": "string",
     "tokens": "Int64",
+    "margin": "float64",  # best over second-best choice, in the metric's own log-likelihoods (nats)
 }
 
 Status = Literal["ok", "failed", "skipped", "not_applicable"]

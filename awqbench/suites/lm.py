@@ -5,6 +5,7 @@ Importing this module imports lm-eval, which takes seconds: import it inside fun
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ DEFAULT_NEW_TOKENS = 256
 class WorkerLM(TemplateLM):  # type: ignore[misc]
     """Scores and generates through a worker, with the tokenisation, truncation and BOS rules of lm-eval's HFLM.
 
-    `token_counts` maps each request's arguments to the tokens scored or generated for it.
+    `token_counts` maps each request's arguments to the tokens scored for it, or generated up to where the answer ends;
+    `cut_short` holds those of generations that ran into the token limit.
     """
 
     def __init__(self, worker: Worker, tokenizer: PreTrainedTokenizerBase, progress: Progress | None = None) -> None:
@@ -41,6 +43,7 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
         self.progress = progress
         self.max_positions = int(worker.description["max_positions"])
         self.token_counts: dict[tuple[Any, ...], int] = {}
+        self.cut_short: set[tuple[Any, ...]] = set()
 
     @property
     def eot_token_id(self) -> int | None:
@@ -146,10 +149,21 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
         prompts = [self.tok_encode(requests[place].args[0])[-room:] for place in places]
         texts = []
         for place, ids in zip(places, self.worker.generate(prompts, new_tokens, sorted(stop_ids)), strict=True):
-            self.token_counts[requests[place].args[:1]] = len(ids)
-            text = self.tokenizer.decode(ids, skip_special_tokens=True)
-            texts.append(postprocess_generated_text(text, stops, None))
+            request, text = requests[place].args[:1], self._text(ids)
+            kept = postprocess_generated_text(text, stops, None)
+            self.token_counts[request] = len(ids) if kept == text else self._tokens_until(ids, len(kept))
+            if len(ids) == new_tokens and kept == text:
+                self.cut_short.add(request)
+            texts.append(kept)
         return texts
+
+    def _text(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def _tokens_until(self, ids: Sequence[int], characters: int) -> int:
+        """The fewest leading tokens whose text holds the answer, which a stop sequence of several tokens ended."""
+        return bisect_left(range(len(ids)), characters, key=lambda count: len(self._text(ids[:count])))
 
     def _single_token(self, stop: str) -> int | None:
         """The one token that is exactly this stop sequence, so that a worker can end there instead of running on."""

@@ -150,13 +150,13 @@ def _column(documents: Sequence[Document], name: str) -> list[str | None]:
     if bands is None:
         return [None if value is None else str(value) for value in values]
     if all(isinstance(value, str) for value in there):
-        return _bands([None if value is None else len(value) for value in values], bands, " characters")
+        return quantile_bands([None if value is None else len(value) for value in values], bands, " characters")
     if any(isinstance(value, str) for value in there):
         raise UserError(f"column {column!r} holds texts and numbers: it cannot be cut into bands")
-    return _bands(values, bands, "")
+    return quantile_bands(values, bands, "")
 
 
-def _bands(values: Sequence[float | None], bands: int, unit: str) -> list[str | None]:
+def quantile_bands(values: Sequence[float | None], bands: int, unit: str) -> list[str | None]:
     """The quantile band of each value, numbered so that their names sort. Equal values share a band."""
     known = np.asarray([value for value in values if value is not None], np.float64)
     if not len(known):

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from math import log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from awqbench.record.schema import GROUP_PREFIX, Metric, Pairing
+from awqbench.record.schema import GROUP_PREFIX, Metric
 from awqbench.suites.fairness_groups import group_measures
 from awqbench.suites.means import mean_metric
+from awqbench.suites.task_companions import Reading, Row, Sample, choice_likelihoods, companions, gold_places
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
-Sample = dict[str, Any]
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a value that lm-eval keeps per item becomes a score whose mean is the metric."""
-
-    score: Callable[[Any], float]
-    pairing: Pairing = "difference"
-    unit: str = "share"
-    higher_is_better: bool | None = None
-    suffix: str = ""
-    note: str = ""
-
+    from awqbench.suites.lm import WorkerLM
 
 _BY_DOCUMENT = "; mean over documents, where lm-eval's own figure (detail.lm_eval) weights them by length"
 
@@ -49,7 +35,7 @@ def task_measures(
     name: str,
     task: Task,
     results: Mapping[str, Any],
-    token_counts: Mapping[Any, int],
+    lm: WorkerLM,
     columns: Sequence[Mapping[str, str]] | None,
     protocol: str,
     chat: bool,
@@ -65,20 +51,23 @@ def task_measures(
         by_filter[sample["filter"]].append(sample)
     metrics: list[Metric] = []
     rows: list[Row] = []
-    for filter_name, samples in by_filter.items():
-        for metric in samples[0]["metrics"]:
+    for number, (filter_name, samples) in enumerate(by_filter.items()):
+        further = companions(task, samples, lm) if number == 0 else {}
+        for metric in [*samples[0]["metrics"], *further]:
             figure = results["results"][name].get(f"{metric},{filter_name}")
-            reading = _reading(metric, samples, task, figure)
-            id = _metric_id(name, metric, filter_name, task.get_config("num_fewshot") or 0, chat)
+            reading = further.get(metric) or _reading(metric, samples, task, figure)
+            # What doesn't depend on how an answer is read from the text has no filter in its name.
+            filtered = "none" if metric in further else filter_name
+            id = _metric_id(name, metric, filtered, task.get_config("num_fewshot") or 0, chat)
             if reading is None:
                 metrics.append(_bare(id, figure, len(samples), protocol, task.higher_is_better().get(metric)))
                 continue
             items = [
-                _row(id + reading.suffix, metric, reading, name, task, sample, token_counts)
+                _row(id + reading.suffix, metric, reading, name, task, sample, lm.token_counts)
                 | (dict(columns[sample["doc_id"]]) if columns else {})
                 for sample in samples
             ]
-            if all(item["score"] in (0.0, 1.0) for item in items) and reading.unit == "share":
+            if reading.graded and reading.unit == "share" and all(item["score"] in (0.0, 1.0) for item in items):
                 items = [{**item, "correct": item["score"] == 1.0} for item in items]
             metrics.append(
                 mean_metric(
@@ -170,7 +159,7 @@ def _choice(
 ) -> Row:
     doc = sample["doc"]
     choices = [str(choice) for choice in task.doc_to_choice(doc)]
-    likelihoods = np.asarray(values[: len(choices)])
+    likelihoods = choice_likelihoods(task, sample)
     if metric == "acc_mutual_info":
         likelihoods = likelihoods - np.asarray(values[len(choices) :])
     elif metric == "acc_norm":
@@ -179,14 +168,14 @@ def _choice(
         likelihoods = likelihoods / [max(1, len(choice.encode())) for choice in choices]
     # Choices that read alike (they differ in their contexts) are told apart by their place.
     names = choices if len(set(choices)) == len(choices) else [str(place) for place in range(len(choices))]
-    gold = task.doc_to_text(doc) if task.multiple_input else sample["target"]
-    if isinstance(gold, str) and gold in choices:
-        gold = choices.index(gold)
-    answer: Row = {"prediction": names[int(np.argmax(likelihoods))]}
-    if isinstance(gold, list):
-        return {**answer, "gold": " | ".join(names[place] for place in gold if 0 <= place < len(names))}
-    if isinstance(gold, int) and 0 <= gold < len(names):
-        answer |= {"gold": names[gold], "nll": -values[gold], "tokens": token_counts.get(arguments[gold])}
+    ranked = np.sort(likelihoods)
+    margin = float(ranked[-1] - ranked[-2]) if len(ranked) > 1 else None
+    answer: Row = {"prediction": names[int(np.argmax(likelihoods))], "margin": margin}
+    gold = gold_places(task, sample)
+    if len(gold) == 1:
+        answer |= {"gold": names[gold[0]], "nll": -values[gold[0]], "tokens": token_counts.get(arguments[gold[0]])}
+    elif gold:
+        answer["gold"] = " | ".join(names[place] for place in gold)
     return answer
 
 

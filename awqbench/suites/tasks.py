@@ -49,7 +49,7 @@ def measure(context: Context) -> Measurement:
             name,
             task,
             results,
-            lm.token_counts,
+            lm,
             columns.get(name),
             protocol,
             suite.apply_chat_template,

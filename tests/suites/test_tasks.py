@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from awqbench.errors import UserError
-from awqbench.suites.base import Context
+from awqbench.suites.base import Context, Measurement
 from awqbench.suites.tasks import measure, quiet
 
 MakeContext = Callable[..., Context]
@@ -137,9 +138,49 @@ def test_generation_agrees_with_hflm(make_context: MakeContext, folder: Path, ti
     measured = measure(make_context("tasks", tasks=["tiny_generate"], include_path=str(folder)))
     theirs = hflm_samples(tiny_llama, folder, "tiny_generate", 2048)
     expected = [str(sample["filtered_resps"][0]) for sample in theirs["samples"]["tiny_generate"]]
-    assert measured.items.prediction.tolist() == expected
-    assert measured.items.gold.tolist() == ["four", "blue", "meow", "days"]
-    assert measured.items.tokens.max() <= 12
+    answers = measured.items[measured.items.metric == "tasks/tiny_generate/exact_match"]
+    assert answers.prediction.tolist() == expected
+    assert answers.gold.tolist() == ["four", "blue", "meow", "days"]
+    assert answers.tokens.max() <= 12
+
+
+def test_length_of_generated_answers(make_context: MakeContext, folder: Path) -> None:
+    """The tiny model never ends by itself; a stop text of two tokens ends an answer where it begins."""
+    keys: dict[str, Any] = {"tasks": ["tiny_generate"], "include_path": str(folder)}
+    whole = by_name(measure(make_context("tasks", **keys)), "tiny_generate")
+    texts = whole["generated-tokens"].prediction.tolist()
+    assert whole["generated-tokens"].score.tolist() == [12] * 4
+    assert whole["cut-short"].score.tolist() == [1] * 4
+    assert whole["cut-short"].correct.isna().all()
+    assert whole["empty"].score.tolist() == [float(not text.strip()) for text in texts]
+    stop = texts[0][4:6]
+    (folder / "generate.yaml").write_text(GENERATE.replace('until: ["%s"]', f"until: {json.dumps([stop])}") % "false")
+    cut = by_name(measure(make_context("tasks", **keys)), "tiny_generate")
+    at = texts[0].index(stop)
+    assert cut["generated-tokens"].prediction[cut["generated-tokens"].index[0]] == texts[0][:at]
+    assert cut["generated-tokens"].score.tolist()[0] == at  # a byte a token, a character a byte
+    assert cut["cut-short"].score.tolist()[0] == 0
+
+
+def by_name(measured: Measurement, task: str) -> dict[str, pd.DataFrame]:
+    """The item rows of each of a task's metrics."""
+    return {name.removeprefix(f"tasks/{task}/"): rows for name, rows in measured.items.groupby("metric", observed=True)}
+
+
+def test_probability_and_margin_by_hand(make_context: MakeContext, folder: Path) -> None:
+    found = by_name(measure(make_context("tasks", tasks=["tiny_choice"], include_path=str(folder))), "tiny_choice")
+    likelihoods = {}
+    for gold in (0, 1):  # the same questions with the other choice called right tell its log-likelihood
+        (folder / "docs.jsonl").write_text("".join(json.dumps({**doc, "gold": gold}) + "\n" for doc in DOCS))
+        rows = by_name(measure(make_context("tasks", tasks=["tiny_choice"], include_path=str(folder))), "tiny_choice")
+        likelihoods[gold] = [-nll for nll in rows["acc"].nll]
+    for place, doc in enumerate(DOCS):
+        own, other = likelihoods[doc["gold"]][place], likelihoods[1 - doc["gold"]][place]
+        assert found["prob"].score.tolist()[place] == pytest.approx(1 / (1 + math.exp(other - own)))
+        assert found["acc"].margin.tolist()[place] == pytest.approx(abs(own - other))
+        own, other = own / len(doc["choices"][doc["gold"]]), other / len(doc["choices"][1 - doc["gold"]])
+        assert found["acc_norm"].margin.tolist()[place] == pytest.approx(abs(own - other))
+    assert found["prob"].correct.isna().all()
 
 
 def test_share_and_limit_take_leading_items(make_context: MakeContext, folder: Path) -> None:
@@ -163,9 +204,10 @@ def test_own_task_loads_and_is_quiet(make_context: MakeContext, capfd: pytest.Ca
     assert [metric.id for metric in measured.metrics] == [
         "tasks/awqbench_commonplace+8/acc",
         "tasks/awqbench_commonplace+8/acc_norm",
+        "tasks/awqbench_commonplace+8/prob",
     ]
     assert measured.items.item_id.is_unique is False
-    assert measured.items.groupby("metric").item_id.nunique().tolist() == [8, 8]
+    assert measured.items.groupby("metric").item_id.nunique().tolist() == [8, 8, 8]
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
 

@@ -1,4 +1,4 @@
-"""The items behind the flips: what the reference answered, what the candidate answers now."""
+"""How often answers flip, and how sure the reference was where they did; and the items behind it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 from awqbench.record.reader import Run
 from awqbench.record.schema import GROUP_PREFIX
 from awqbench.report import select
+from awqbench.report.sections.flip_rates import FlipRates, flip_rates
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,18 @@ class FlippedItem:
 
 @dataclass(frozen=True)
 class FlipTable:
-    """Flipped items of one candidate on one metric; `total` of them, the first ones shown."""
+    """Flipped items of one candidate on one metric; `total` of them, the first ones shown.
+
+    `rates` are those of all items, then of the reference's quarters from its least to its most sure answers, where the
+    record has its margins and there are items enough.
+    """
 
     suite: str
     metric: str
     candidate: str
     total: int
     items: list[FlippedItem]
+    rates: list[FlipRates]
 
 
 def flips(run: Run, most: int = 20) -> list[FlipTable]:
@@ -50,12 +56,15 @@ def flips(run: Run, most: int = 20) -> list[FlipTable]:
             if len(changed):
                 chosen = changed.sort_values(["correct", "item_id"]).head(most)
                 shown = [_item(row) for row in chosen.to_dict("records")]
-                tables.append(FlipTable(cell.result.suite, metric, cell.result.backend, len(changed), shown))
+                tables.append(
+                    FlipTable(cell.result.suite, metric, cell.result.backend, len(changed), shown, flip_rates(joined))
+                )
     return tables
 
 
 def _joined(base: pd.DataFrame, other: pd.DataFrame, metric: str) -> pd.DataFrame:
-    left = base.loc[base["metric"] == metric, ["item_id", "correct", "prediction"]]
+    columns = ["item_id", "correct", "prediction", *(["margin"] if "margin" in base else [])]
+    left = base.loc[base["metric"] == metric, columns]
     right = other[other["metric"] == metric]
     joined = right.merge(left, on="item_id", suffixes=("", "_base"))
     return joined.dropna(subset=["correct", "correct_base"])
