@@ -255,6 +255,9 @@ class FairnessSpec(SuiteBase):
     sets: list[str] = Field(default_factory=lambda: ["counterfactual"], min_length=1)
     limit: int | None = Field(None, gt=0, description="items per set, whole clusters, evenly over groups")
     min_group: int = Field(20, gt=1, description="groups with fewer items are shown and never judged")
+    intersections: list[str] = Field(
+        default_factory=list, description="groups of two attributes or more at once: 'gender & origin'"
+    )
 
 
 class LatencySpec(SuiteBase):

@@ -60,6 +60,7 @@ class Metric(Model):
     protocol: str = Field(description="one sentence: how it was measured")
     higher_is_better: bool | None = None
     pairing: Pairing = "difference"
+    scores_bias: bool = Field(default=False, description="whether an item that scores 1 was answered with a bias")
     detail: dict[str, Any] = Field(default_factory=dict, description="percentiles, counts, kernel names")
 
 
@@ -132,6 +133,23 @@ class Flips(Model):
     wrong_to_wrong: int = Field(description="wrong in both, with another answer")
 
 
+class Share(Model):
+    """How many of n items, with the 95 % interval of their share."""
+
+    count: int
+    share: float
+    ci_low: float | None = None
+    ci_high: float | None = None
+
+
+class BiasFlips(Model):
+    """Items whose answer turned to the stereotype, and those whose answer turned away from it."""
+
+    n: int
+    newly_biased: Share
+    newly_unbiased: Share
+
+
 class Difference(Model):
     """One metric of one candidate against one baseline, on the items both saw."""
 
@@ -158,6 +176,7 @@ class Difference(Model):
     clusters: int | None = None
     mde: float | None = Field(default=None, description="smallest |delta| found with 80 % power at this n")
     flips: Flips | None = None
+    bias_flips: BiasFlips | None = Field(default=None, description="of metrics that score bias")
     noise: float | None = Field(default=None, description="delta of the reference against itself: the largest rerun's")
     noise_reach: float | None = Field(default=None, description="largest |delta| that the noise floor explains")
     noise_flips: Flips | None = None
@@ -189,10 +208,34 @@ class GroupDifference(Model):
     mde: float | None = None
     newly_wrong: float | None = Field(default=None, description="share of the group's items that turned wrong")
     newly_correct: float | None = None
+    bias_flips: BiasFlips | None = None
     noise: float | None = Field(default=None, description="did of the reference against itself")
     noise_reach: float | None = Field(default=None, description="largest |did| that the noise floor explains")
     within_noise: bool | None = None
     too_few: bool = Field(default=False, description="below the minimum count: shown, never judged")
+
+
+class WorstGroup(Model):
+    """The group of one attribute that lost most, beside what the worst of equal groups would have lost by chance.
+
+    Loss is how much worse the metric became; of a metric without a better side, how much it rose.
+    """
+
+    suite: str
+    metric: str
+    attribute: str
+    group: str
+    baseline: str
+    candidate: str
+    role: Literal["candidate", "control", "noise"]
+    n: int = Field(description="items of that group")
+    groups: int = Field(description="groups with enough items to be among them")
+    loss: float = Field(description="mean loss of that group, in unit")
+    upper: float = Field(description="one-sided 95 % bound of the largest true loss of any of the groups")
+    excess: float = Field(description="loss minus the mean loss of all groups' items")
+    excess_if_equal: float = Field(description="the excess expected by chance if all groups lost alike")
+    p: float = Field(description="one-sided, of 'all groups lost alike'; corrected for the number of groups")
+    unit: str = Field(description="the metric's unit, or 'relative'")
 
 
 class Parity(Model):
@@ -224,6 +267,7 @@ class Comparison(Model):
     noise_floor: list[str] = Field(description="the backends that are the reference again")
     differences: list[Difference] = Field(default_factory=list)
     groups: list[GroupDifference] = Field(default_factory=list)
+    worst_groups: list[WorstGroup] = Field(default_factory=list)
     parity: list[Parity] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 

@@ -6,35 +6,33 @@ Each set's items carry group columns, so that a comparison can ask of every grou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from awqbench.errors import UserError
-from awqbench.record.schema import GROUP_PREFIX, Metric
+from awqbench.record.schema import Metric
 from awqbench.suites.base import Context, Measurement, item_table, name_budget
-from awqbench.suites.fairness_groups import group_measures
-from awqbench.suites.fairness_sets import FairnessItem, FairnessSet, bbq_scores, choose, load_set
+from awqbench.suites.fairness_measures import set_measures
+from awqbench.suites.fairness_sets import FairnessItem, FairnessSet, choose, load_set
+from awqbench.suites.fairness_sets.base import Row
 from awqbench.suites.likelihood import encode_pair, score_pairs
-from awqbench.suites.means import mean_metric
+from awqbench.suites.slices import AND, intersect
 
 if TYPE_CHECKING:
     from awqbench.backends.base import Scored
     from awqbench.spec import FairnessSpec
 
-Row = dict[str, Any]
-
 
 def measure(context: Context) -> Measurement:
-    """Accuracy of question sets, stereotype preference of sentence pairs, each overall and by group.
+    """Accuracy of question sets, stereotype preference of sentence pairs, likelihood of texts, each also by group.
 
-    Ids: `fairness/<set>/accuracy` or `/stereotype-preference`, with `worst-group-accuracy[attribute]` and
-    `gap[attribute]`; for BBQ the measures of `bbq_scores`. A limit or a noise floor's share takes whole blocks evenly
-    over the groups. Raises UserError for an unknown set or missing files.
+    Ids: `fairness/<set>/accuracy`, `/stereotype-preference`, or `/perplexity` and `/nats-per-byte`, with
+    `worst-group-accuracy[attribute]` and `gap[attribute]`; and each set's own measures. A limit or a noise floor's
+    share takes whole blocks evenly over the groups. Raises UserError for an unknown set or missing files.
     """
     context.require("score")
     suite: FairnessSpec = context.suite
-    sets = [load_set(name) for name in suite.sets]
+    sets = crossed([load_set(name) for name in suite.sets], suite.intersections)
     names = [fairness_set.name for fairness_set in sets]
     if len(set(names)) < len(names):
         raise UserError(f"sets {suite.sets} hold the same set twice: their figures would share their ids")
@@ -51,7 +49,7 @@ def measure(context: Context) -> Measurement:
     for fairness_set, items in zip(sets, chosen, strict=True):
         scored = _score(context, items, before, total)
         before += sum(len(item.choices) for item in items)
-        figures, table = _measures(fairness_set, items, scored, suite.min_group)
+        figures, table = set_measures(fairness_set, items, scored, suite.min_group)
         metrics += figures
         rows += table
     measured = Measurement(metrics, item_table(rows))
@@ -60,6 +58,28 @@ def measure(context: Context) -> Measurement:
             measured, f"fairness/{fairness_set.name}", suite.limit, len(fairness_set.items), suite.draw
         )
     return measured
+
+
+def crossed(sets: Sequence[FairnessSet], intersections: Sequence[str]) -> list[FairnessSet]:
+    """The sets with intersections among their groups, each in the sets that have all of its attributes.
+
+    Raises UserError for one that fits no set.
+    """
+    attributes = [{attribute for item in s.items for attribute in item.groups} for s in sets]
+    fits = {name: {part.strip() for part in name.split(AND.strip())} for name in intersections}
+    for name, parts in fits.items():
+        if not any(parts <= there for there in attributes):
+            allowed = "; ".join(
+                f"{s.name}: {', '.join(sorted(there))}" for s, there in zip(sets, attributes, strict=True)
+            )
+            raise UserError(f"intersection {name!r} fits none of the sets (their attributes: {allowed})")
+    found = []
+    for fairness_set, there in zip(sets, attributes, strict=True):
+        own = [name for name, parts in fits.items() if parts <= there]
+        groups = intersect([item.groups for item in fairness_set.items], own)
+        items = tuple(replace(item, groups=group) for item, group in zip(fairness_set.items, groups, strict=True))
+        found.append(replace(fairness_set, items=items))
+    return found
 
 
 def _score(context: Context, items: Sequence[FairnessItem], before: int, total: int) -> list[list[Scored]]:
@@ -76,63 +96,3 @@ def _score(context: Context, items: Sequence[FairnessItem], before: int, total: 
 
     flat = iter(score_pairs(context.worker, pairs, int(context.worker.description["max_positions"]), progress))
     return [[next(flat) for _ in item.choices] for item in items]
-
-
-def _measures(
-    fairness_set: FairnessSet, items: Sequence[FairnessItem], scored: Sequence[list[Scored]], min_group: int
-) -> tuple[list[Metric], list[Row]]:
-    questions = fairness_set.kind == "questions"
-    name = "accuracy" if questions else "stereotype-preference"
-    id = f"fairness/{fairness_set.name}/{name}"
-    answers = [
-        _question_row(item, tokens, fairness_set.per_character) if questions else _preference_row(tokens)
-        for item, tokens in zip(items, scored, strict=True)
-    ]
-    rows = [{"metric": id, **_identity(item), **answer} for item, answer in zip(items, answers, strict=True)]
-    detail, by_group = group_measures(fairness_set.name, name, rows, fairness_set.protocol, min_group)
-    overall = mean_metric(
-        id,
-        [row["score"] for row in rows],
-        [row["cluster"] for row in rows],
-        unit="share",
-        protocol=fairness_set.protocol,
-        higher_is_better=True if questions else None,
-        bounds=(0.0, 1.0),
-        detail={"groups": detail, **fairness_set.notes} | ({} if questions else {"neutral": 0.5}),
-    )
-    metrics = [overall, *by_group]
-    if fairness_set.name == "bbq":
-        figures, extra = bbq_scores.measures(items, rows, fairness_set.protocol)
-        metrics += figures
-        rows += extra
-    return metrics, rows
-
-
-def _identity(item: FairnessItem) -> Row:
-    groups = {f"{GROUP_PREFIX}{attribute}": value for attribute, value in item.groups.items()}
-    return {"item_id": item.item_id, "cluster": item.cluster, **groups}
-
-
-def _question_row(item: FairnessItem, scored: Sequence[Scored], per_character: bool) -> Row:
-    lengths = [len(choice) if per_character else 1 for choice in item.choices]
-    best = int(np.argmax([-tokens.nll / length for tokens, length in zip(scored, lengths, strict=True)]))
-    gold = item.gold if item.gold is not None else 0
-    return {
-        "score": float(best == gold),
-        "correct": best == gold,
-        "prediction": item.choices[best],
-        "gold": item.choices[gold],
-        "nll": scored[gold].nll,
-        "tokens": len(scored[gold].logprobs),
-    }
-
-
-def _preference_row(scored: Sequence[Scored]) -> Row:
-    """1: the stereotyping sentence is likelier, 0: the other one, one half: a tie. Nothing here is right or wrong."""
-    more, less = scored
-    return {
-        "score": 0.5 if more.nll == less.nll else float(more.nll < less.nll),
-        "prediction": "tie" if more.nll == less.nll else "stereotyping" if more.nll < less.nll else "other",
-        "nll": more.nll,
-        "tokens": len(more.logprobs),
-    }

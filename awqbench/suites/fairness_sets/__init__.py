@@ -1,4 +1,4 @@
-"""Item sets for the fairness suite, by name: `counterfactual`, or `bbq`, `crows-pairs`, `winobias` with their files."""
+"""Item sets for the fairness suite, by name: `counterfactual` is the project's own, all others read their files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,32 @@ from dataclasses import astuple
 
 from awqbench.errors import UserError, unknown_choice
 from awqbench.record.files import content_key
-from awqbench.suites.fairness_sets import bbq, counterfactual, crows_pairs, winobias
+from awqbench.suites.fairness_sets import (
+    bbq,
+    counterfactual,
+    crows_pairs,
+    prompts,
+    stereoset,
+    winobias,
+    winogender,
+)
 from awqbench.suites.fairness_sets.base import FairnessItem, FairnessSet, choose
 
 __all__ = ["FairnessItem", "FairnessSet", "choose", "load_set", "set_hash"]
 
 _LOADERS = {
     "bbq": bbq.load,
+    "bold": prompts.load_bold,
     "counterfactual": counterfactual.load,
+    "counterfactual-all": counterfactual.load_all,
     "crows-pairs": crows_pairs.load,
+    "prompts": prompts.load,
+    "stereoset-intersentence": stereoset.load_intersentence,
+    "stereoset-intrasentence": stereoset.load_intrasentence,
+    "toxigen": prompts.load_toxigen,
     "winobias": winobias.load,
+    "winogender": winogender.load,
+    "winogender-questions": winogender.load_questions,
 }
 
 

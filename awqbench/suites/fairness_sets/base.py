@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 from awqbench.errors import UserError
+from awqbench.record.schema import Metric
+
+Kind = Literal["questions", "preference", "text"]
+Per = Literal["text", "token", "character"]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class FairnessItem:
-    """One question, or one pair of sentences.
+    """One question, one pair of sentences, or one text.
 
-    `gold` is the right choice's index, or None where there is no right answer and the first choice is the stereotyped
-    one. `cluster` names items that are not independent; `block` items that a budget keeps together, such as one
-    question asked about every group; blocks are taken evenly over the `stratum`s.
+    `gold` is the right choice's index, or None where there is no right answer: then the first choice is the stereotyped
+    sentence and the second the other one. `cluster` names items that are not independent; `block` items that a budget
+    keeps together, such as one question asked about every group; blocks are taken evenly over the `stratum`s.
     """
 
     item_id: str
@@ -33,20 +38,39 @@ class FairnessItem:
     stratum: str
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def biased(self) -> int | None:
+        """The choice of a question that agrees with the stereotype; None where none is known to."""
+        choice: int | None = self.meta.get("biased")
+        return choice
+
+
+# A set's own measures: its items, their rows, the compared log-likelihoods of each item's choices, and its protocol;
+# gives metrics and the item rows behind them.
+Extra = Callable[
+    [Sequence[FairnessItem], Sequence[Row], Sequence[Sequence[float]], str], tuple[list[Metric], list[Row]]
+]
+
 
 @dataclass(frozen=True)
 class FairnessSet:
-    """A named list of items. `kind` says what is asked: the right answer, or which of two sentences is likelier.
+    """A named list of items. `kind` says what is asked of them:
 
-    Where answers differ much in length, log-likelihoods are compared `per_character`, otherwise as sums.
+    questions   which choice is the likeliest, and is it the right one?
+    preference  is the stereotyped sentence likelier than the other?
+    text        how likely is the text?
+
+    Choices' log-likelihoods are compared as sums over the whole `text`, or where lengths differ much, `per` token or
+    character.
     """
 
     name: str
-    kind: Literal["questions", "preference"]
+    kind: Kind
     items: tuple[FairnessItem, ...]
     protocol: str
     notes: Mapping[str, Any] = field(default_factory=dict)
-    per_character: bool = False
+    per: Per = "text"
+    extra: Extra | None = None
 
 
 def choose(

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from awqbench.errors import UserError
+from awqbench.suites.fairness_sets import bbq_scores
 from awqbench.suites.fairness_sets.base import FairnessItem, FairnessSet, data_files
 
 # Rows come in fours about the same two people: ambiguous and disambiguated, each with both polarities.
@@ -31,9 +32,8 @@ def load(path: str | None = None) -> FairnessSet:
         "gold is the row's label"
     )
     undetermined = sum(item.meta["biased"] is None for item in items)
-    return FairnessSet(
-        "bbq", "questions", tuple(items), protocol, {"items_without_known_target": undetermined}, per_character=True
-    )
+    notes = {"items_without_known_target": undetermined}
+    return FairnessSet("bbq", "questions", tuple(items), protocol, notes, "character", bbq_scores.measures)
 
 
 def _item(row: dict[str, Any]) -> FairnessItem:

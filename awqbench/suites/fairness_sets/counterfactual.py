@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ from awqbench.suites.fairness_sets.base import FairnessItem, FairnessSet
 
 # Questions made from each recall template; with 80 inference rows this makes 300, 60 for each of the five families.
 RECALL_FILLS = 22
+
+_PROTOCOL = (
+    "counterfactual questions, zero-shot: the continuation with the largest summed log-likelihood; "
+    "within a cluster only the person's group changes"
+)
 
 
 @dataclass(frozen=True)
@@ -28,21 +33,42 @@ class Question:
     choices: tuple[str, ...]
     gold: int
 
+    @property
+    def template(self) -> str:
+        """The template it was made from."""
+        return self.name.partition("/")[0]
+
 
 def load(path: str | None = None) -> FairnessSet:
     """Expand the templates. Each question goes to one family, in turn, and is asked about all of its groups."""
+    families, roles, asked = _contents(path)
+    items: list[FairnessItem] = []
+    for number, question in enumerate(asked):
+        turn, place = divmod(number, len(families))
+        items += _ask("counterfactual", question, families[place], roles[turn % len(roles)], turn)
+    return FairnessSet("counterfactual", "questions", tuple(items), _PROTOCOL)
+
+
+def load_all(path: str | None = None) -> FairnessSet:
+    """Ask every question about all groups of all families: five times the items per group, at five times the cost.
+
+    The families' items of one question are one cluster and one block.
+    """
+    families, roles, asked = _contents(path)
+    items: list[FairnessItem] = []
+    for turn, question in enumerate(asked):
+        for family in families:
+            name = f"counterfactual-all/{question.name}"
+            for item in _ask("counterfactual-all", question, family, roles[turn % len(roles)], turn):
+                items.append(replace(item, block=name, stratum=question.template))
+    return FairnessSet("counterfactual-all", "questions", tuple(items), f"{_PROTOCOL}; every question of every family")
+
+
+def _contents(path: str | None) -> tuple[list[dict[str, Any]], list[str], Iterator[Question]]:
+    """Families, roles and questions."""
     folder = Path(path) if path else resources.content("suites") / "fairness"
     people = _read(folder / "people.toml")
-    families, roles = people["families"], people["roles"]
-    items: list[FairnessItem] = []
-    for number, question in enumerate(questions(_read(folder / "templates.toml"))):
-        turn, place = divmod(number, len(families))
-        items += _ask(question, families[place], roles[turn % len(roles)], turn)
-    protocol = (
-        "counterfactual questions, zero-shot: the continuation with the largest summed log-likelihood; "
-        "within a cluster only the person's group changes"
-    )
-    return FairnessSet("counterfactual", "questions", tuple(items), protocol)
+    return people["families"], people["roles"], questions(_read(folder / "templates.toml"))
 
 
 def questions(templates: dict[str, Any]) -> Iterator[Question]:
@@ -75,8 +101,8 @@ def _question(template: dict[str, Any], fill: int, words: dict[str, str], choice
     return Question(f"{template['name']}/{fill:02d}", template["text"].format(**words, **kept), tuple(wrong), gold)
 
 
-def _ask(question: Question, family: dict[str, Any], role: str, turn: int) -> Iterator[FairnessItem]:
-    cluster = f"counterfactual/{question.name}"
+def _ask(set_name: str, question: Question, family: dict[str, Any], role: str, turn: int) -> Iterator[FairnessItem]:
+    cluster = f"{set_name}/{question.name}"
     for person in family["people"]:
         phrases = person["phrases"]
         who = phrases[turn % len(phrases)].format(role=role)
