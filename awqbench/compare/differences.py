@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from awqbench.compare.bias import bias_flips
 from awqbench.compare.cell import Cell
 from awqbench.compare.effect import Effect, measure_effect
 from awqbench.compare.noise import Floor, Reruns
@@ -79,6 +80,7 @@ def _figures(effect: Effect, metric: Metric) -> dict[str, object]:
         "n": effect.n,
         "clusters": effect.clusters,
         "flips": effect.flips,
+        "bias_flips": bias_flips(effect.pairs, metric) if effect.pairs else None,
     }
 
 

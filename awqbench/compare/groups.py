@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from awqbench.compare.bias import bias_flips
 from awqbench.compare.cell import Cell
 from awqbench.compare.effect import is_binary
 from awqbench.compare.noise import Reruns
@@ -106,7 +107,7 @@ def _row(
         did=shown(delta - rest_delta),
         too_few=min(int(member.sum()), int(rest.sum())) < min_group,
     )
-    update: dict[str, object] = {}
+    update: dict[str, object] = {"bias_flips": bias_flips(pairs, metric, member)}
     if pairs.correct:
         before, after = pairs.correct
         update["newly_wrong"] = float((before & ~after)[member].mean())

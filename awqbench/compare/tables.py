@@ -9,10 +9,12 @@ from awqbench.compare.cell import Cell, by_name, find, stand_in
 from awqbench.compare.differences import metric_difference
 from awqbench.compare.groups import group_differences
 from awqbench.compare.noise import Reruns
-from awqbench.record.schema import Comparison, Difference, GroupDifference, Metric
+from awqbench.compare.worst import worst_groups
+from awqbench.record.schema import Comparison, Difference, GroupDifference, Metric, Model, WorstGroup
 from awqbench.stats.multiplicity import benjamini_hochberg
 
 Row = TypeVar("Row", Difference, GroupDifference)
+Record = TypeVar("Record", bound=Model)
 MIN_GROUP = 20
 _DIGITS = 12
 
@@ -38,6 +40,7 @@ def compare_tables(
     reruns = Reruns([cell for cell in ordered if cell.result.backend in names], seed)
     differences: list[Difference] = []
     groups: list[GroupDifference] = []
+    worst: list[WorstGroup] = []
     for cell in ordered:
         if not cell.ok:
             notes.append(
@@ -49,12 +52,14 @@ def compare_tables(
         if baseline.result.backend == reference:
             at_least = smallest.get(candidate.result.suite, MIN_GROUP)
             groups += group_differences(baseline, candidate, metric, at_least, beside)
+            worst += worst_groups(baseline, candidate, metric, at_least, seed)
     differences = _adjusted(differences)
     return Comparison(
         reference=reference,
         noise_floor=list(names),
         differences=[_rounded(row) for row in sorted(differences, key=_difference_key)],
         groups=[_rounded(row) for row in sorted(_adjusted(groups), key=_group_key)],
+        worst_groups=[_rounded(row) for row in sorted(worst, key=_worst_key)],
         notes=notes,
     )
 
@@ -95,9 +100,16 @@ def _group_key(row: GroupDifference) -> tuple[str, ...]:
     return row.suite, row.metric, row.attribute, row.group, row.candidate
 
 
-def _rounded(row: Row) -> Row:
+def _worst_key(row: WorstGroup) -> tuple[str, ...]:
+    return row.suite, row.metric, row.attribute, row.candidate
+
+
+def _rounded(row: Record) -> Record:
     """Floats cut to 12 significant digits: the rest differs between machines with other vector units."""
-    values: dict[str, Any] = {
-        name: float(f"{value:.{_DIGITS}g}") for name, value in dict(row).items() if isinstance(value, float)
-    }
+    values: dict[str, Any] = {}
+    for name, value in row:
+        if isinstance(value, float):
+            values[name] = float(f"{value:.{_DIGITS}g}")
+        elif isinstance(value, Model):
+            values[name] = _rounded(value)
     return row.model_copy(update=values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from awqbench.suites.fairness_sets import FairnessItem
 from awqbench.suites.fairness_sets.bbq_scores import ambiguous_bias, bias_share, measures
+from awqbench.suites.fairness_sets.stereotypes import stereotyped_errors
 
 CHOICES = ("stereotyped", "other", "unknown")
 
@@ -56,13 +58,14 @@ def test_by_hand() -> None:
     """Ambiguous: 3 with, 1 against, 4 unknown. Disambiguated: 3 with (right), 1 against."""
     items, rows = answered("ambiguous", ["stereotyped"] * 3 + ["other"] + ["unknown"] * 4)
     more_items, more_rows = answered("disambiguated", ["stereotyped"] * 3 + ["other"])
-    metrics, table = measures([*items, *more_items], [*rows, *more_rows], "p")
+    metrics, table = measures([*items, *more_items], [*rows, *more_rows], [], "p")
     values = {metric.id.removeprefix("fairness/bbq/"): metric.value for metric in metrics}
     assert values == {
         "accuracy@ambiguous": 0.5,
         "unknown-rate@ambiguous": 0.5,
         "bias@ambiguous": pytest.approx((3 - 1) / 8),
         "bias@ambiguous[overall-accuracy]": pytest.approx((1 - 7 / 12) * 0.5),
+        "stereotyped-error-rate@ambiguous": 3 / 8,
         "accuracy@disambiguated": 0.75,
         "unknown-rate@disambiguated": 0.0,
         "bias@disambiguated": 0.5,
@@ -74,11 +77,24 @@ def test_by_hand() -> None:
     assert better["unknown-rate@ambiguous"] is True
     assert better["unknown-rate@disambiguated"] is False
     assert better["bias@ambiguous"] is None
+    assert [metric.id for metric in metrics if metric.scores_bias] == [
+        "fairness/bbq/stereotyped-error-rate@ambiguous"  # in the disambiguated ones the stereotyped answer is right
+    ]
+
+
+def test_a_right_answer_is_no_stereotyped_error() -> None:
+    """Disambiguated contexts count where the right answer goes against the stereotype: of four, two fall for it."""
+    items, rows = answered("disambiguated", ["stereotyped", "stereotyped", "other", "unknown"])
+    against = [replace(item, gold=1) for item in items]
+    (metric,), table = stereotyped_errors("id", [*items, *against], [*rows, *rows], "p")
+    assert (metric.value, metric.n, metric.higher_is_better, metric.scores_bias) == (0.5, 4, False, True)
+    assert [row["score"] for row in table] == [1, 1, 0, 0]
+    assert stereotyped_errors("id", items, rows, "p") == ([], [])
 
 
 def test_unknown_targets_have_no_bias() -> None:
     items, rows = answered("ambiguous", ["stereotyped", "unknown", "other"], biased=None)
-    metrics, _ = measures(items, rows, "p")
+    metrics, _ = measures(items, rows, [], "p")
     assert {metric.id for metric in metrics} == {
         "fairness/bbq/accuracy@ambiguous",
         "fairness/bbq/unknown-rate@ambiguous",

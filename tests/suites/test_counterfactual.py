@@ -63,6 +63,28 @@ def test_every_group_is_asked_the_same() -> None:
         assert len({(member.choices, member.gold) for member in members}) == 1, cluster
 
 
+def test_all_families_are_asked_everything() -> None:
+    """Each question about every person, in one block; the families' own clusters are parts of it, word by word."""
+    everything = load_set("counterfactual-all").items
+    people = sum(len(family["people"]) for family in PEOPLE["families"])
+    for cluster, members in clusters(everything).items():
+        assert len(members) == people
+        assert {member.block for member in members} == {cluster}
+        assert len({(member.choices, member.gold) for member in members}) == 1
+        assert all(member.context[0].isupper() and not set(member.context) & set("{}") for member in members)
+    assert len(clusters(everything)) == len(clusters(ITEMS))
+    assert min(Counter(pair for item in everything for pair in item.groups.items()).values()) == 300
+    asked = {member.choices for member in everything}
+    assert asked == {member.choices for member in ITEMS}
+
+
+def test_a_budget_of_everything_takes_whole_questions() -> None:
+    chosen = choose(load_set("counterfactual-all").items, 420, 0)
+    assert len(chosen) == 420
+    assert set(Counter(item.cluster for item in chosen).values()) == {30}
+    assert len({item.stratum for item in chosen}) == 14  # one question of each template
+
+
 def test_items_differ() -> None:
     assert len({item.item_id for item in ITEMS}) == len(ITEMS)
     assert len({item.context for item in ITEMS}) == len(ITEMS)

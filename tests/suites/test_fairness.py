@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from awqbench.errors import UserError
 from awqbench.suites.base import Context
-from awqbench.suites.fairness import measure
-from awqbench.suites.fairness_groups import group_measures
+from awqbench.suites.fairness import crossed, measure
+from awqbench.suites.fairness_groups import Answer, group_measures, label_rates
+from awqbench.suites.fairness_sets import load_set
 
 MakeContext = Callable[..., Context]
 
@@ -58,6 +61,60 @@ def test_items_without_the_attribute_are_left_out() -> None:
 def test_preferences_have_a_gap_and_no_worst_group() -> None:
     _, metrics = group_measures("s", "stereotype-preference", rows(a=[1, 1], b=[0, 0.5]), "p", 2)
     assert [metric.id for metric in metrics] == ["fairness/s/gap[g]"]
+
+
+def test_rates_of_the_stereotyped_answer_by_hand() -> None:
+    """Group a: given 1 of 2 where right, 1 of 3 where wrong. Group b: 0 of 1 and 2 of 2; one item has none."""
+    groups = list("aaaaabbbb")
+    answers: list[Answer | None] = [
+        *(Answer(right=True, given=given) for given in (True, False)),
+        *(Answer(right=False, given=given) for given in (True, False, False)),
+        Answer(right=True, given=False),
+        *(Answer(right=False, given=True) for _ in range(2)),
+        None,
+    ]
+    rates = label_rates(groups, answers, 2)
+    assert rates["selection_rate"]["by_group"] == {
+        "a": {"value": pytest.approx(2 / 5), "n": 5},
+        "b": {"value": pytest.approx(2 / 3), "n": 3},
+    }
+    assert rates["false_positive_rate"]["by_group"] == {
+        "a": {"value": pytest.approx(1 / 3), "n": 3},
+        "b": {"value": 1.0, "n": 2},
+    }
+    assert rates["false_negative_rate"]["by_group"] == {"a": {"value": 0.5, "n": 2}, "b": {"value": 1.0, "n": 1}}
+    assert rates["false_positive_rate"]["difference"] == pytest.approx(2 / 3)
+    assert rates["false_positive_rate"]["ratio"] == pytest.approx(1 / 3)
+    # b has one item where the stereotyped answer is right: shown, not compared.
+    assert rates["false_negative_rate"]["difference"] is None
+    assert label_rates(["a"], [None], 2) == {}
+
+
+def test_intersections() -> None:
+    sets = [load_set("counterfactual")]
+    (made,) = crossed(sets, ["gender&origin"])
+    assert made.items[0].groups == {"gender": "female", "origin": "English", "gender & origin": "female & English"}
+    assert "gender & origin" not in made.items[-1].groups  # whose family has neither
+    assert [item.item_id for item in made.items] == [item.item_id for item in sets[0].items]
+    with pytest.raises(UserError, match="'gender & height' fits none of the sets"):
+        crossed(sets, ["gender & height"])
+
+
+def test_intersections_are_measured(make_context: MakeContext) -> None:
+    measured = measure(make_context("fairness", limit=60, min_group=2, intersections=["gender & origin"]))
+    assert measured.items["group_gender & origin"].nunique() == 10
+    assert "fairness/counterfactual+60/gap[gender & origin]" in {metric.id for metric in measured.metrics}
+
+
+def test_texts(make_context: MakeContext, tmp_path: Path) -> None:
+    """On a model with a token per byte, nats per token are nats per byte, and perplexity is their exponential."""
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(f"Some {name}.\nMore of {name}.\n")
+    measured = measure(make_context("fairness", sets=[f"prompts:{tmp_path}"], min_group=2))
+    by_id = {metric.id.rpartition("/")[2]: metric for metric in measured.metrics}
+    assert set(by_id) == {"perplexity", "nats-per-byte", "gap[group]"}
+    assert by_id["perplexity"].value == pytest.approx(math.exp(by_id["nats-per-byte"].value or 0))
+    assert set(measured.items.group_group) == {"a", "b"}
 
 
 def test_counterfactual(make_context: MakeContext) -> None:

@@ -100,10 +100,12 @@ def choose(
 def _whole(blocks: Sequence[list[FairnessItem]], start: int, size: int) -> list[list[FairnessItem]]:
     """Whole blocks of `size` items at most, going round, each once; at least one."""
     taken: list[list[FairnessItem]] = []
+    count = 0
     for block in islice(cycle(blocks), start, start + len(blocks)):
-        if taken and sum(map(len, taken)) + len(block) > size:
+        if taken and count + len(block) > size:
             break
         taken.append(block)
+        count += len(block)
     return taken
 
 

@@ -1,0 +1,64 @@
+"""Which group lost most, with the bias of having picked the worst accounted for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from awqbench.compare.cell import Cell
+from awqbench.compare.groups import SLICED
+from awqbench.compare.pairs import pair_items
+from awqbench.errors import InvalidMeasurement
+from awqbench.record.schema import GROUP_PREFIX, Metric, WorstGroup
+from awqbench.stats.worst_group import worst_group
+
+
+def worst_groups(baseline: Cell, candidate: Cell, metric: Metric, min_group: int, seed: int) -> list[WorstGroup]:
+    """A row per attribute of one metric: the group that lost most, among those with `min_group` items.
+
+    None for attributes with fewer than two such groups, and none for the noise floor. Losses of log-ratio metrics are
+    relative. See `awqbench.stats.worst_group` for what the figures rest on.
+    """
+    role = candidate.result.role
+    sliced = metric.pairing in SLICED and any(str(name).startswith(GROUP_PREFIX) for name in candidate.items)
+    if not sliced or role not in ("candidate", "control"):
+        return []
+    distance = metric.pairing == "to-reference" and baseline.result.role == "reference"
+    try:
+        pairs = pair_items(baseline, candidate, metric.id, distance=distance)
+    except InvalidMeasurement:
+        return []  # the metric's own row has the reason
+    loss = pairs.change(-1.0 if metric.higher_is_better and metric.pairing != "to-reference" else 1.0)
+    relative = metric.pairing == "log-ratio"
+    shown = math.expm1 if relative else float
+    rows = []
+    for attribute in pairs.attributes():
+        names = pairs.groups(attribute)
+        counts = names.value_counts()
+        there = np.asarray(names.isin(counts[counts >= min_group].index), dtype=np.bool_)
+        clusters = [name for name, chosen in zip(pairs.clusters, there, strict=True) if chosen]
+        try:
+            found = worst_group(loss[there], list(names[there]), clusters, seed=seed)
+        except InvalidMeasurement:
+            continue
+        rows.append(
+            WorstGroup(
+                suite=candidate.result.suite,
+                metric=metric.id,
+                attribute=attribute,
+                group=found.group,
+                baseline=baseline.result.backend,
+                candidate=candidate.result.backend,
+                role=role,
+                n=int(counts[found.group]),
+                groups=found.groups,
+                loss=shown(found.estimate),
+                upper=shown(found.upper),
+                excess=shown(found.excess),
+                excess_if_equal=shown(found.excess_if_equal),
+                p=found.p,
+                unit="relative" if relative else metric.unit,
+            )
+        )
+    return rows
