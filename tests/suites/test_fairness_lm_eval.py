@@ -124,7 +124,7 @@ def test_bbq_without_a_biased_answer(questions: tuple[FairnessSet, list[dict[str
 def test_an_answer_that_is_none_is_the_last_choice_there(
     questions: tuple[FairnessSet, list[dict[str, Any]]],
 ) -> None:
-    """A generated answer that names no choice counts there as the last way to say "unknown"; here one is always taken."""
+    """A generated answer that names no choice counts there as the last "unknown"; here one choice is always taken."""
     _, docs = questions
     result = bbq.process_results_generate_until(docs[0], ["elephants"])
     assert result["acc"] == 0.0
