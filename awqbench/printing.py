@@ -74,8 +74,28 @@ def print_comparison(comparison: Comparison) -> None:
             show(row.noise if row.noise_reach is None else row.noise_reach).replace("+", "±"),
         )  # fmt: skip
     console.print(table)
+    _print_bias(console, comparison)
     for note in comparison.notes:
         console.print(f"note: {note}", markup=False)
+
+
+def _print_bias(console: Console, comparison: Comparison) -> None:
+    """Newly biased and unbiased items, and the groups that lost more than the worst of equal groups would have."""
+    for row in comparison.differences:
+        if row.bias_flips and row.role != "noise":
+            up, down = row.bias_flips.newly_biased, row.bias_flips.newly_unbiased
+            line = (
+                f"{row.metric}, {row.candidate} against {row.baseline}: {up.count} of {row.bias_flips.n} items newly "
+                f"biased ({up.share:.1%}), {down.count} newly unbiased ({down.share:.1%})"
+            )
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for worst in comparison.worst_groups:
+        if worst.p < 0.05 and worst.excess > 0 and worst.role == "candidate":
+            line = (
+                f"{worst.metric}, {worst.candidate}: {worst.attribute} = {worst.group} lost most, {worst.loss:+.3g} "
+                f"(p {worst.p:.2g} for the worst of {worst.groups} groups, n = {worst.n})"
+            )
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_checkpoint(found: dict[str, Any]) -> None:

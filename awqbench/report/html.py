@@ -9,6 +9,7 @@ from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from awqbench.record.reader import Run
+from awqbench.report.sections.bias import label_rates, lost_most, turned
 from awqbench.report.sections.coverage import coverage
 from awqbench.report.sections.engines import engines
 from awqbench.report.sections.fairness import attributes, charts, worst
@@ -54,6 +55,14 @@ def html(run: Run) -> str:
                 groups=groups,
                 group_charts={name: charts(run, found) for name, found in groups.items()},
                 worst={name: worst(found) for name, found in groups.items()},
+                bias={
+                    view.name: {
+                        "turned": turned(run, view.name),
+                        "lost_most": lost_most(run, view.name),
+                        "label_rates": label_rates(run, view.name),
+                    }
+                    for view in views
+                },
                 latency={view.name: latency(run, view) for view in views if view.kind == "latency"},
                 percentiles={view.name: percentiles(view) for view in views if view.kind == "divergence"},
                 tails={view.name: tail_chart(run, view) for view in views if view.kind == "divergence"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from awqbench.record.reader import Run
+from awqbench.report.sections.bias import turned
 from awqbench.report.sections.coverage import coverage
 from awqbench.report.sections.fairness import attributes, worst
 from awqbench.report.sections.verdict import cards, glance
@@ -43,4 +44,5 @@ def markdown(run: Run) -> str:
         backends=backends,
         glance=headline,
         worst=[pair for name in names for pair in worst(attributes(run, name))],
+        turned=[d for name in names for d in turned(run, name) if d.role == "candidate"],
     )
