@@ -60,7 +60,7 @@ def print_comparison(comparison: Comparison) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("metric", "baseline", "candidate", "value", "change", "95 % interval", "p", "n", "MDE", "noise"):
         table.add_column(name, justify="left" if name in {"metric", "baseline", "candidate"} else "right")
-    for row in comparison.differences:
+    for row in (row for row in comparison.differences if not row.by_band):
         scale, unit = (100.0, " %") if row.delta_unit == "relative" else (1.0, "")
 
         def show(value: float | None, scale: float = scale, unit: str = unit) -> str:

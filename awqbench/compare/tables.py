@@ -31,9 +31,9 @@ def compare_tables(
 
     min_group: the smallest group that is judged, by suite; 20 where nothing is said. noise_floor: the backends that are
     the reference again; the largest of their differences stands beside each of the others'. Group rows are made against
-    `reference` only. p-values are adjusted by Benjamini-Hochberg within the differences and within the groups, leaving
-    the noise floor's out. Figures are rounded to 12 significant digits and rows are sorted, so that a rerun gives the
-    same bytes. What cannot be compared is left empty and named in `notes`.
+    `reference` only. p-values are adjusted by Benjamini-Hochberg within the differences and within the groups of each
+    suite, leaving the noise floor's out. Figures are rounded to 12 significant digits and rows are sorted, so that a
+    rerun gives the same bytes. What cannot be compared is left empty and named in `notes`.
     """
     ordered, notes, smallest = by_name(cells), [], min_group or {}
     names = (noise_floor,) if isinstance(noise_floor, str) else tuple(noise_floor or ())
@@ -58,7 +58,7 @@ def compare_tables(
         reference=reference,
         noise_floor=list(names),
         differences=[_rounded(row) for row in sorted(differences, key=_difference_key)],
-        groups=[_rounded(row) for row in sorted(_adjusted(groups), key=_group_key)],
+        groups=[_rounded(row) for row in sorted(_by_suite(groups), key=_group_key)],
         worst_groups=[_rounded(row) for row in sorted(worst, key=_worst_key)],
         notes=notes,
     )
@@ -84,8 +84,15 @@ def _comparable(
                     yield baseline, candidate, metric
 
 
+def _by_suite(groups: Sequence[GroupDifference]) -> list[GroupDifference]:
+    """Adjusted suite by suite: that KL differs between bands must not make a fairness group's p smaller."""
+    suites = dict.fromkeys(row.suite for row in groups)
+    return [row for suite in suites for row in _adjusted([group for group in groups if group.suite == suite])]
+
+
 def _adjusted(rows: Sequence[Row]) -> list[Row]:
-    tested = [row for row in rows if row.p is not None and row.role != "noise"]
+    # A mean over bands repeats what its metric says already.
+    tested = [row for row in rows if row.p is not None and row.role != "noise" and not getattr(row, "by_band", False)]
     adjusted = dict(zip(map(id, tested), benjamini_hochberg([row.p or 0.0 for row in tested]), strict=True))
     return [
         row.model_copy(update={"p_adjusted": float(adjusted[id(row)])}) if id(row) in adjusted else row for row in rows

@@ -182,6 +182,11 @@ class Difference(Model):
     noise_flips: Flips | None = None
     within_noise: bool | None = None
 
+    @property
+    def by_band(self) -> bool:
+        """Whether this is a mean over bands (`kl-by-position`), which are shown band by band instead."""
+        return "-by-" in self.metric.rsplit("/", 1)[-1]
+
 
 class GroupDifference(Model):
     """Did compression cost this group more than the others? Difference-in-differences of one group."""

@@ -128,6 +128,11 @@ def count(amount: float | None) -> str:
     return DASH if amount is None or missing(amount) else f"{round(amount):,}"
 
 
+def ratio(logarithm: float | None) -> str:
+    """The change that a difference of logarithms makes: ln 1.05 is `+5.00 %`."""
+    return delta(None if logarithm is None else math.expm1(logarithm), "relative")
+
+
 def times(candidate: float | None, baseline: float | None) -> str:
     """How many times the baseline: `0.31×`; a dash when either is missing or the baseline is zero."""
     if candidate is None or missing(candidate) or baseline is None or missing(baseline) or baseline == 0:

@@ -9,6 +9,7 @@ from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from awqbench.record.reader import Run
+from awqbench.report.sections.bands import band_chart, bands
 from awqbench.report.sections.bias import label_rates, lost_most, turned
 from awqbench.report.sections.coverage import coverage
 from awqbench.report.sections.engines import engines
@@ -34,6 +35,7 @@ def html(run: Run) -> str:
     with debug_mode(False):
         views = suites(run)
         backends, headline = glance(run)
+        banded = {view.name: bands(run, view) for view in views if view.kind == "divergence"}
         groups = {view.name: attributes(run, view.name) for view in views}
         return (
             environment(escape=True)
@@ -66,6 +68,10 @@ def html(run: Run) -> str:
                 latency={view.name: latency(run, view) for view in views if view.kind == "latency"},
                 percentiles={view.name: percentiles(view) for view in views if view.kind == "divergence"},
                 tails={view.name: tail_chart(run, view) for view in views if view.kind == "divergence"},
+                bands=banded,
+                band_charts={
+                    view.name: band_chart(run, view, banded[view.name]) for view in views if view.name in banded
+                },
                 flips=flips(run),
                 telemetry=telemetry(run),
                 engines=engines(run),

@@ -70,7 +70,7 @@ def differences(run: Run, suite: str | None = None) -> list[Difference]:
     return [
         d
         for d in run.comparison.differences
-        if d.baseline == reference and d.role != "noise" and suite in (None, d.suite)
+        if d.baseline == reference and d.role != "noise" and suite in (None, d.suite) and not d.by_band
     ]
 
 
@@ -78,7 +78,8 @@ def head_to_head(run: Run, suite: str) -> list[Difference]:
     """Differences between two quantized models: a candidate against a control."""
     if run.comparison is None:
         return []
-    return [d for d in run.comparison.differences if d.suite == suite and d.baseline != run.comparison.reference]
+    reference = run.comparison.reference
+    return [d for d in run.comparison.differences if d.suite == suite and d.baseline != reference and not d.by_band]
 
 
 def rules_of(run: Run, candidate: str | None = None) -> list[RuleResult]:

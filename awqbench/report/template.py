@@ -37,6 +37,7 @@ _FILTERS = {
     "size": fmt.size,
     "seconds": fmt.seconds,
     "count": fmt.count,
+    "relative": fmt.ratio,
     "number": fmt.significant,
     "short": fmt.short,
     "breakable": breakable,

@@ -133,7 +133,31 @@ def _divergence(harm: float, answer: str) -> tuple[list[Metric], list[Row]]:
             metrics.append(
                 _metric(id, mean, unit, windows, higher_is_better=False, pairing="to-reference", detail=detail)
             )
+        banded, of_bands = _by_frequency(f"divergence/synthetic-text@{window}/{path}/kl-by-frequency", harm, windows)
+        metrics.append(banded)
+        rows += of_bands
     return metrics, rows
+
+
+def _by_frequency(id: str, harm: float, windows: int) -> tuple[Metric, list[Row]]:
+    """Rare tokens diverge three times as far as frequent ones."""
+    levels = {"frequent": 0.08, "medium": 0.12, "rare": 0.24}
+    rows = [
+        {**_row(id, f"{i}/{band}", harm * level * (1 + 0.05 * math.sin(i + level))), "cluster": f"window-{i}",
+         "group_frequency": band}
+        for i in range(windows) for band, level in levels.items()
+    ]  # fmt: skip
+    table = [
+        {"band": band, "tokens": 900, "share": 0.4, "kl": harm * level, "low": harm * level * 0.9,
+         "high": harm * level * 1.1, "log-ppl-ratio": harm * level / 2, "top1-disagreement": harm * level / 3}
+        for band, level in levels.items()
+    ]  # fmt: skip
+    mean = float(np.mean([row["score"] for row in rows]))
+    made = _metric(
+        id, mean, "nats per token", len(rows), higher_is_better=False, pairing="to-reference",
+        detail={"attribute": "frequency", "bands": table},
+    )  # fmt: skip
+    return made.model_copy(update={"protocol": "synthetic; bands: of the token's type in the text"}), rows
 
 
 def _tasks(harm: float, answer: str) -> tuple[list[Metric], list[Row]]:

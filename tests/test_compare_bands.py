@@ -1,0 +1,72 @@
+"""Distances by band, and changes from the reference that have a sign, in the comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from awqbench.compare import Cell, compare_tables
+from awqbench.record.schema import SIGNED, CellResult, Metric
+from awqbench.suites.base import item_table
+
+SHIFT = np.array([-0.03, 0.02, -0.01, 0.04, -0.02, 0.01, 0.03, -0.02])
+
+
+def cell(suite: str, id: str, rows: list[dict[str, Any]], **detail: Any) -> Cell:
+    metric = Metric(
+        id=id, value=0.0, unit="nats per token", n=len(rows), protocol="p", higher_is_better=False,
+        pairing="to-reference", detail=detail,
+    )  # fmt: skip
+    result = CellResult(
+        backend="awq", suite=suite, kind="divergence", role="candidate", key="k", status="ok", metrics=[metric]
+    )
+    return Cell(result, item_table([{"metric": id, **row} for row in rows]))
+
+
+def windows(scores: np.ndarray) -> list[dict[str, Any]]:
+    return [{"item_id": f"w{i}", "cluster": f"w{i}", "score": float(score)} for i, score in enumerate(scores)]
+
+
+def bands(rare: float, count: int = 24) -> list[dict[str, Any]]:
+    noise = np.sin(np.arange(count)) / 50
+    return [
+        {"item_id": f"w{i}/{band}", "cluster": f"w{i}", "score": level + noise[i] * level, "group_frequency": band}
+        for i in range(count)
+        for band, level in (("frequent", 0.1), ("rare", rare + i % 3 / 100))
+    ]
+
+
+def test_a_change_with_a_sign_may_be_a_gain_and_is_tested() -> None:
+    (found,) = compare_tables([cell("s", "d/log-ppl-ratio", windows(SHIFT), **{SIGNED: True})], "r", None).differences
+    assert found.delta == pytest.approx(SHIFT.mean())
+    assert found.ci_low < 0 < found.ci_high
+    assert found.p > 0.5
+    assert found.test == "paired t"
+    # The same rows as a distance: never below zero, and no test.
+    (plain,) = compare_tables([cell("s", "d/kl", windows(np.abs(SHIFT)))], "r", None).differences
+    assert plain.ci_low >= 0
+    assert plain.p is None
+
+
+def test_bands_of_one_suite_do_not_change_anothers_p() -> None:
+    alone = compare_tables([cell("b", "d/kl-by-frequency", bands(0.11))], "r", None)
+    both = compare_tables(
+        [cell("b", "d/kl-by-frequency", bands(0.11)), cell("a", "e/kl-by-frequency", bands(0.5))], "r", None
+    )
+    own = [group.p_adjusted for group in both.groups if group.suite == "b"]
+    assert own == [group.p_adjusted for group in alone.groups]
+    rare = next(group for group in alone.groups if group.group == "rare")
+    assert (rare.n, rare.clusters, rare.too_few) == (24, 24, False)
+    assert rare.did == pytest.approx(0.02, abs=0.002)
+    assert rare.ci_low < rare.did < rare.ci_high
+
+
+def test_a_mean_over_bands_is_no_test_of_its_own() -> None:
+    (found,) = compare_tables(
+        [cell("s", "d/log-ppl-ratio-by-frequency", bands(0.2), **{SIGNED: True})], "r", None
+    ).differences
+    assert found.by_band
+    assert found.p is not None
+    assert found.p_adjusted is None
