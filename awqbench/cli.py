@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from awqbench import __version__
+from awqbench.commands.cache import cache
 from awqbench.commands.checkpoint import card, export
 from awqbench.commands.environments import environments
 from awqbench.commands.kernels import kernels
@@ -116,6 +117,13 @@ def run(
     gate: Annotated[
         bool, typer.Option("--gate", help="Exit with the verdict's status, as awqbench gate does.")
     ] = False,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose answers are looked up where an earlier run kept them: off, reference or all; default: the "
+            "spec's \\[cache]. Never timings, the noise floor or parity."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure what a spec says, judge it and write the report. Running it again resumes.
@@ -125,8 +133,10 @@ def run(
     Example: [bold]awqbench run bench.toml --out runs/first[/]
     """
     from awqbench.gate import exit_code
+    from awqbench.spec import load_spec
 
-    done = _measure(spec, out, as_json)
+    checked = load_spec(spec, {} if cache is None else {"cache.responses": cache})
+    done = _measure(checked, out, as_json)
     status = exit_code(done.verdict) if gate and done.verdict is not None else ExitCode.DONE
     raise typer.Exit(status or _measured(done))
 
@@ -251,6 +261,7 @@ def inspect(
 app.command()(export)
 app.command()(card)
 app.add_typer(environments, name="env")
+app.add_typer(cache, name="cache")
 app.add_typer(kernels, name="kernels")
 
 

@@ -24,6 +24,7 @@ from awqbench.job import NOISE
 from awqbench.quantization.recipe import Method, Search
 
 DType = Literal["float32", "bfloat16", "float16"]
+CacheUse = Literal["off", "reference", "all"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -176,6 +177,17 @@ class ParitySpec(Table):
     max_disagreement: float = Field(0.05, gt=0, lt=1, description="largest share of positions with another top token")
 
 
+class CacheSpec(Table):
+    """[cache]: answers of models kept between runs, in the user's cache folder."""
+
+    responses: CacheUse = Field(
+        "off", description="whose answers are looked up: nobody's, the reference's, or every backend's"
+    )
+    max_size: ByteSize = Field(
+        ByteSize(2_000_000_000), description="of the file; what was not asked for longest is dropped: 2GB, 500MiB"
+    )
+
+
 class SuiteBase(Table):
     """Keys every suite has."""
 
@@ -238,6 +250,10 @@ class TasksSpec(SuiteBase):
     limit: int | None = Field(None, gt=0, description="items per task")
     num_fewshot: int | None = Field(None, ge=0)
     apply_chat_template: bool = False
+    fewshot_as_multiturn: bool = Field(
+        True, description="with a chat template, examples are turns of the conversation; false: all in one turn"
+    )
+    system_instruction: str | None = Field(None, description="a system prompt before every question")
     slices: list[str] = Field(
         default_factory=list,
         description="columns of the items to compare groups by: 'subject', 'length:4' (four bands), 'gender & age'",
@@ -327,6 +343,7 @@ class RunSpec(Table):
     parity: ParitySpec = Field(default_factory=ParitySpec)
     suites: dict[str, SuiteSpec] = Field(min_length=1)
     gates: list[GateSpec] = Field(default_factory=list)
+    cache: CacheSpec = Field(default_factory=CacheSpec)
     telemetry_interval_s: float = Field(0.5, gt=0)
 
     @field_validator("suites", mode="before")
@@ -451,7 +468,7 @@ def _explain(error: ValidationError, table: str | None = None) -> str:
 def _allowed_keys(location: list[str]) -> list[str]:
     tables: dict[str, type[BaseModel]] = {
         "model": ModelSpec, "quantize": QuantizeSpec, "backends": BackendSpec, "noise_floor": NoiseFloorSpec,
-        "parity": ParitySpec, "gates": GateSpec,
+        "parity": ParitySpec, "gates": GateSpec, "cache": CacheSpec,
     }  # fmt: skip
     if len(location) == 1:
         return list(RunSpec.model_fields)

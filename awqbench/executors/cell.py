@@ -13,6 +13,7 @@ from pathlib import Path
 from awqbench.backends.registry import kind
 from awqbench.engines import interpreter
 from awqbench.errors import BackendUnavailable, InvalidMeasurement, NotApplicable, UserError
+from awqbench.executors.answering import answering, cache_note
 from awqbench.executors.checkpoint import make_checkpoint
 from awqbench.executors.pool import Engine, WorkerPool
 from awqbench.job import Job
@@ -115,8 +116,12 @@ def _measure_cell(
             uuid = worker.description.get("device_uuid")
             with Sampler(worker.pid, plan.spec.telemetry_interval_s, uuid=uuid) as sampler:
                 begun = time.perf_counter()
-                measured = measure(_context(plan, job, run, worker, progress))
-                result.seconds["measure"] = time.perf_counter() - begun
+                with answering(plan, job, worker, _weights(plan, job, run)) as asked:
+                    measured = measure(_context(plan, job, run, asked, progress))
+                if kept := cache_note(asked):
+                    measured.notes.append(kept)  # and no time: what was looked up was not measured
+                else:
+                    result.seconds["measure"] = time.perf_counter() - begun
             # A shared worker's peak belongs to whichever cell was hungriest: only a fresh worker's is reported.
             peaks = worker.memory() if fresh else {}
             held = worker.description.get("weight_bytes")

@@ -38,13 +38,14 @@ def task_measures(
     lm: WorkerLM,
     columns: Sequence[Mapping[str, str]] | None,
     protocol: str,
-    chat: bool,
+    prompting: str,
     min_group: int,
 ) -> tuple[list[Metric], list[Row]]:
     """The metrics of one task and their item rows. A metric that is no mean over items gets its figure and no rows.
 
-    `columns` are the group columns and the cluster that each document was given, in the documents' order. Shares where
-    higher is better carry their rates by group in `detail.groups`.
+    `prompting` says in the ids how examples and prompts were put. `columns` are the group columns and the cluster that
+    each document was given, in the documents' order. Shares where higher is better carry their rates by group in
+    `detail.groups`.
     """
     by_filter: dict[str, list[Sample]] = defaultdict(list)
     for sample in results["samples"][name]:
@@ -58,7 +59,7 @@ def task_measures(
             reading = further.get(metric) or _reading(metric, samples, task, figure)
             # What doesn't depend on how an answer is read from the text has no filter in its name.
             filtered = "none" if metric in further else filter_name
-            id = _metric_id(name, metric, filtered, task.get_config("num_fewshot") or 0, chat)
+            id = _metric_id(name, metric, filtered, prompting)
             if reading is None:
                 metrics.append(_bare(id, figure, len(samples), protocol, task.higher_is_better().get(metric)))
                 continue
@@ -108,9 +109,9 @@ def _reading(metric: str, samples: list[Sample], task: Task, figure: Any) -> Rea
     return Reading(float, unit="share" if share else "score", higher_is_better=task.higher_is_better().get(metric))
 
 
-def _metric_id(task: str, metric: str, filter_name: str, shots: int, chat: bool) -> str:
+def _metric_id(task: str, metric: str, filter_name: str, prompting: str) -> str:
     filtered = "" if filter_name == "none" else f"[{filter_name}]"
-    return f"tasks/{task}/{metric}{filtered}" + (f"@{shots}shot" if shots else "") + ("+chat" if chat else "")
+    return f"tasks/{task}/{metric}{filtered}{prompting}"
 
 
 def _bare(id: str, figure: Any, n: int, protocol: str, higher_is_better: bool | None) -> Metric:

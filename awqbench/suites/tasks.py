@@ -5,6 +5,7 @@ lm-eval is imported inside functions, because that takes seconds.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 def measure(context: Context) -> Measurement:
     """Accuracy and the other metrics of each task, one row per (metric, item).
 
-    Metric ids are `tasks/<task>/<metric>`, with `[filter]`, `@<n>shot` and `+chat` where these apply. Raises UserError
-    for an unknown task, data that cannot be had, a column to slice by that isn't there, or a task that greedy decoding
-    cannot answer.
+    Metric ids are `tasks/<task>/<metric>`, with `[filter]`, `@<n>shot`, `+chat`, `+one-turn` and `+system-<hash>` where
+    these apply. Raises UserError for an unknown task, data that cannot be had, a column to slice by that isn't there,
+    or a task that greedy decoding cannot answer.
     """
     suite: TasksSpec = context.suite
     with quiet():
@@ -40,11 +41,11 @@ def measure(context: Context) -> Measurement:
         columns = item_columns(documents_of(tasks), suite.slices, suite.cluster) if sliced else {}
         lm = WorkerLM(context.worker, context.tokenizer, context.progress)
         chosen = {name: context.chosen(len(task.eval_docs), suite.limit) for name, task in tasks.items()}
-        results = _evaluate(lm, tasks, chosen, suite.apply_chat_template)
+        results = _evaluate(lm, tasks, chosen, suite)
     metrics: list[Metric] = []
     rows: list[dict[str, Any]] = []
     for name, task in tasks.items():
-        protocol = _protocol(task, lm, suite.apply_chat_template)
+        protocol = _protocol(task, lm, suite)
         figures, items = task_measures(
             name,
             task,
@@ -52,7 +53,7 @@ def measure(context: Context) -> Measurement:
             lm,
             columns.get(name),
             protocol,
-            suite.apply_chat_template,
+            _prompting(task, suite),
             suite.min_group,
         )
         metrics += figures
@@ -70,18 +71,34 @@ def _stand_ins(asked: Sequence[str], tasks: Mapping[str, Task]) -> list[str]:
     return [f"the data of {name} cannot be had here: {name}{LOCAL} was measured in its place" for name in replaced]
 
 
-def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, Sequence[int]], chat: bool) -> dict[str, Any]:
+def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, Sequence[int]], suite: TasksSpec) -> dict[str, Any]:
     # Not simple_evaluate: it would load the tasks again and spend seconds in describing the machine.
     from lm_eval.evaluator import evaluate
 
     results = evaluate(
         lm=lm, task_dict={"tasks": tasks}, samples=chosen, bootstrap_iters=0, log_samples=True,
-        apply_chat_template=chat, fewshot_as_multiturn=chat,
+        apply_chat_template=suite.apply_chat_template,
+        fewshot_as_multiturn=suite.apply_chat_template and suite.fewshot_as_multiturn,
+        system_instruction=suite.system_instruction,
     )  # fmt: skip
     return cast(dict[str, Any], results)
 
 
-def _protocol(task: Task, lm: Any, chat: bool) -> str:
+def _prompting(task: Task, suite: TasksSpec) -> str:
+    """How examples and prompts are put, as it stands in metric ids: `@5shot+chat`; nothing for a bare question.
+
+    Another system prompt is another protocol, so it goes by the beginning of its hash.
+    """
+    shots = task.get_config("num_fewshot") or 0
+    parts = [f"@{shots}shot" if shots else "", "+chat" if suite.apply_chat_template else ""]
+    if shots and suite.apply_chat_template and not suite.fewshot_as_multiturn:
+        parts.append("+one-turn")
+    if suite.system_instruction is not None:
+        parts.append(f"+system-{hashlib.sha256(suite.system_instruction.encode()).hexdigest()[:6]}")
+    return "".join(parts)
+
+
+def _protocol(task: Task, lm: Any, suite: TasksSpec) -> str:
     kind = str(task.OUTPUT_TYPE)
     how = {
         "multiple_choice": "the choice of largest summed log-likelihood (acc_norm: per character, acc_bytes: per byte)",
@@ -90,7 +107,11 @@ def _protocol(task: Task, lm: Any, chat: bool) -> str:
         "generate_until": "greedy generation",
     }.get(kind, kind)
     shots = task.get_config("num_fewshot") or 0
-    prompt = "the model's chat template" if chat else "plain text"
+    prompt = "the model's chat template" if suite.apply_chat_template else "plain text"
+    if shots and suite.apply_chat_template:
+        prompt += ", examples as turns" if suite.fewshot_as_multiturn else ", examples in one turn"
+    if suite.system_instruction is not None:
+        prompt += f", after the system prompt {suite.system_instruction!r}"
     return (
         f"lm-eval {version('lm_eval')}, task version {task.VERSION}, {shots}-shot, {prompt}: {how}; "
         f"contexts keep their last {lm.max_positions} tokens"

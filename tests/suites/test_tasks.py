@@ -218,6 +218,59 @@ def test_sampling_is_refused(make_context: MakeContext, folder: Path) -> None:
         measure(make_context("tasks", tasks=["tiny_generate"], include_path=str(folder)))
 
 
+SHOTS = """
+fewshot_split: test
+fewshot_config: {sampler: first_n}
+"""
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "id", "prompt"),
+    [
+        ({}, "acc", "The sky is"),
+        ({"system_instruction": "Be brief."}, "acc+system-213c22", "Be brief.The sky is"),
+        ({"num_fewshot": 1}, "acc@1shot", "Two and two make four\n\nThe sky is"),
+        (
+            {"apply_chat_template": True, "system_instruction": "Be brief."},
+            "acc+chat+system-213c22",
+            "<system>Be brief.<user>The sky is<bot>",
+        ),
+        (
+            {"apply_chat_template": True, "num_fewshot": 1},
+            "acc@1shot+chat",
+            "<user>Two and two make<assistant>four<user>The sky is<bot>",
+        ),
+        (
+            {"apply_chat_template": True, "num_fewshot": 1, "fewshot_as_multiturn": False},
+            "acc@1shot+chat+one-turn",
+            "<user>Two and two make four\n\nThe sky is<bot>",
+        ),
+    ],
+)
+def test_how_a_question_is_put(
+    make_context: MakeContext, folder: Path, keys: dict[str, Any], id: str, prompt: str
+) -> None:
+    """What the worker is sent, in full: examples, system prompt and chat template as lm-eval composes them."""
+    (folder / "put.yaml").write_text(CHOICE.replace("tiny_choice", "tiny_put") + SHOTS)
+    context = make_context("tasks", tasks=["tiny_put"], include_path=str(folder), limit=2, **keys)
+    context.tokenizer.chat_template = TEMPLATE
+    try:
+        sent: list[str] = []
+        score = context.worker.score
+        context.worker.score = lambda sequences, *rest: (  # type: ignore[method-assign]
+            sent.extend(context.tokenizer.decode(ids) for ids in sequences) or score(sequences, *rest)
+        )
+        measured = measure(context)
+    finally:
+        context.tokenizer.chat_template = None
+    assert measured.metrics[0].id == f"tasks/tiny_put+2/{id}"
+    space = "" if "chat" in id else " "
+    assert {f"{prompt}{space}{choice}" for choice in DOCS[1]["choices"]} <= set(sent), sent
+
+
 def test_chat_template_that_is_not_there(make_context: MakeContext, folder: Path) -> None:
     with pytest.raises(UserError, match="no chat template"):
         measure(make_context("tasks", tasks=["tiny_choice"], include_path=str(folder), apply_chat_template=True))
