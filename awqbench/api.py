@@ -20,6 +20,7 @@ from awqbench.fingerprint import model_hash
 from awqbench.gate import policy_hash
 from awqbench.job import PARITY
 from awqbench.plan import Plan, make_plan
+from awqbench.policies import declared
 from awqbench.record.environment import hardware, packages
 from awqbench.record.files import content_key, write_model
 from awqbench.record.layout import RunDirectory
@@ -42,19 +43,24 @@ def run(spec: RunSpec | str | Path, out: str | Path, *, watcher: Watcher | None 
     Cells that are finished there and whose inputs have not changed are kept. Raises UserError before anything is
     measured when the spec, the model or the data are wrong.
     """
-    checked = spec if isinstance(spec, RunSpec) else load_spec(spec)
-    model = resolve_model(checked.model.source, checked.model.revision, checked.model.trust_remote_code)
-    plan = make_plan(checked, model, model_hash(model.path))
-    directory = RunDirectory(Path(out))
+    return measure(spec if isinstance(spec, RunSpec) else load_spec(spec), Path(out), watcher or Silent())
+
+
+def measure(spec: RunSpec, out: Path, watcher: Watcher, confirms: dict[str, str] | None = None) -> Run:
+    """`run` on a checked spec. confirms: the cells of another run that this one measures again, with their keys."""
+    declared(spec)  # an unknown policy must cost nothing
+    model = resolve_model(spec.model.source, spec.model.revision, spec.model.trust_remote_code)
+    plan = make_plan(spec, model, model_hash(model.path))
+    directory = RunDirectory(out)
     directory.refuse_foreign()
     fresh = not directory.root.exists()
     with directory.lock():
-        manifest = _manifest(plan, directory)
+        manifest = _manifest(plan, directory).model_copy(update={"confirms": confirms})
         if manifest.policy_hash != manifest.declared_policy_hash:
             log.warning("the gates are not those declared when this run began: the report says so")
         write_model(directory.manifest, manifest)
         try:
-            execute(plan, directory, watcher or Silent())
+            execute(plan, directory, watcher)
         except UserError:
             if fresh and directory.is_empty():
                 shutil.rmtree(directory.root)  # a mistake in the spec must not leave a run directory behind
@@ -118,7 +124,8 @@ def quantize(
 
 def _manifest(plan: Plan, directory: RunDirectory) -> Manifest:
     spec = plan.spec.model_dump(mode="json", exclude_none=True)
-    policy = policy_hash(plan.spec.gates)
+    rules = declared(plan.spec)
+    policy = policy_hash(rules.gates)
     earlier = read_record(directory.manifest, Manifest) if directory.manifest.is_file() else None
     return Manifest(
         awqbench_version=__version__,
@@ -128,6 +135,8 @@ def _manifest(plan: Plan, directory: RunDirectory) -> Manifest:
         spec=spec,
         spec_hash=content_key(spec),
         policy_hash=policy,
+        policy=rules.name if rules.gates else "",
+        gates=[gate.model_dump(mode="json", exclude_none=True) for gate in rules.gates],
         model=_describe(plan.model, plan.model_hash, plan.spec),
         data=plan.data,
         packages=packages(),

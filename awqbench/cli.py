@@ -19,7 +19,8 @@ from awqbench.commands.cache import cache
 from awqbench.commands.checkpoint import card, export
 from awqbench.commands.environments import environments
 from awqbench.commands.kernels import kernels
-from awqbench.commands.options import Json
+from awqbench.commands.options import Confirm, Json
+from awqbench.commands.policies import policies
 from awqbench.commands.quantize import EXAMPLES as QUANTIZE
 from awqbench.commands.quantize import quantize
 from awqbench.errors import AwqbenchError, ExitCode, UserError
@@ -124,6 +125,7 @@ def run(
             "spec's \\[cache]. Never timings, the noise floor or parity."
         ),
     ] = None,
+    confirm: Confirm = False,
     as_json: Json = False,
 ) -> None:
     """Measure what a spec says, judge it and write the report. Running it again resumes.
@@ -131,12 +133,13 @@ def run(
     Exit status: 0 measured, 4 a cell failed; with --gate also 1 a gate fails, 3 inconclusive.
 
     Example: [bold]awqbench run bench.toml --out runs/first[/]
+    Example: [bold]awqbench run bench.toml --out runs/nightly --gate --confirm[/]
     """
     from awqbench.gate import exit_code
     from awqbench.spec import load_spec
 
     checked = load_spec(spec, {} if cache is None else {"cache.responses": cache})
-    done = _measure(checked, out, as_json)
+    done = _measure(checked, out, as_json, confirm=confirm)
     status = exit_code(done.verdict) if gate and done.verdict is not None else ExitCode.DONE
     raise typer.Exit(status or _measured(done))
 
@@ -167,21 +170,34 @@ def compare(
 @app.command()
 def gate(
     path: RunPath,
-    policy: Annotated[Path | None, typer.Option(help="TOML file with [[gates]]; default: the run's own.")] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="A policy that [bold]awqbench policies list[/] shows, or a TOML file with [[gates]]; default: the "
+            "run's own."
+        ),
+    ] = None,
     baseline: Annotated[Path | None, typer.Option(help="An earlier run, or a file made by awqbench baseline.")] = None,
+    confirm: Confirm = False,
     as_json: Json = False,
 ) -> None:
     """Judge a run. Exit status: 0 all pass, 1 a gate fails, 3 inconclusive, 4 a measurement is missing.
 
-    Example: [bold]awqbench gate runs/first --policy release.toml[/]
+    Example: [bold]awqbench gate runs/first --policy mlperf-99[/]
+    Example: [bold]awqbench gate runs/first --policy release.toml --confirm[/]
     """
     from awqbench.gate import exit_code
     from awqbench.printing import print_verdict
     from awqbench.record.reader import load_run
     from awqbench.score import judge_run
 
-    # A verdict against a stored baseline, or by another policy, answers another question: it isn't the run's own.
-    verdict = judge_run(load_run(path), policy, baseline, write=policy is None and baseline is None)
+    if confirm and baseline:
+        raise UserError("--confirm needs other items than the first, and a baseline holds no others: leave one out")
+    if confirm:
+        verdict = _confirmed(path, policy).verdict
+    else:
+        # A verdict against a stored baseline, or by another policy, answers another question: it isn't the run's own.
+        verdict = judge_run(load_run(path), policy, baseline, write=policy is None and baseline is None)
     if as_json:
         print(verdict.model_dump_json(indent=2))
     else:
@@ -262,6 +278,7 @@ app.command()(export)
 app.command()(card)
 app.add_typer(environments, name="env")
 app.add_typer(cache, name="cache")
+app.add_typer(policies, name="policies")
 app.add_typer(kernels, name="kernels")
 
 
@@ -286,7 +303,18 @@ def doctor(as_json: Json = False) -> None:
             print(f"         {check.hint}")
 
 
-def _measure(spec: Any, out: Path, as_json: bool) -> Any:
+def _confirmed(path: Path, policy: str | None = None) -> Any:
+    """Measure a run's failures again, with progress on standard error."""
+    from rich.console import Console
+
+    from awqbench.confirmation import confirm
+    from awqbench.watch import Display
+
+    with Display(Console(stderr=True)) as display:
+        return confirm(path, policy, watcher=display)
+
+
+def _measure(spec: Any, out: Path, as_json: bool, confirm: bool = False) -> Any:
     """Run a spec with its progress on standard error and its result on standard output."""
     from rich.console import Console
 
@@ -296,6 +324,8 @@ def _measure(spec: Any, out: Path, as_json: bool) -> Any:
 
     with Display(Console(stderr=True)) as display:
         done = run_spec(spec, out, watcher=display)
+    if confirm and done.verdict and done.verdict.overall == "fail":
+        done = _confirmed(out)
     if as_json:
         print(json.dumps(_summary(done), indent=2))
     else:

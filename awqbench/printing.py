@@ -41,6 +41,8 @@ def print_verdict(verdict: Verdict) -> None:
     console = Console()
     for line in verdict.invalid:
         console.print(f"invalid: {line}", style="bold red", markup=False)
+    for line in verdict.notes:
+        console.print(f"note: {line}", style="yellow", markup=False, soft_wrap=True)
     for candidate, answer in verdict.candidates.items():
         console.print(Text(f"{candidate} {_ANSWER[answer]}", style=_STYLE[answer]))
     unjudged = [rule for rule in verdict.rules if rule.verdict == "inconclusive" and rule.upper is None]
@@ -50,6 +52,8 @@ def print_verdict(verdict: Verdict) -> None:
             console.print(Text.assemble("  ", mark, f" {rule.candidate}: {rule.reason}"), soft_wrap=True)
     for line in verdict.unjudged:
         console.print(f"  not judged    {line}", style="yellow", markup=False, soft_wrap=True)
+    for line in verdict.not_applicable:
+        console.print(f"  n/a           {line}", style="dim", markup=False, soft_wrap=True)
     if unjudged:
         console.print(f"  not judged    {len(unjudged)} rules with too few items (see the report)", style="dim")
 

@@ -11,12 +11,13 @@ from awqbench.compare import Cell, compare_tables, parity_notes, parity_rows
 from awqbench.engines import parity_owners
 from awqbench.errors import UserError
 from awqbench.gate import judge, policy_hash
+from awqbench.policies import Rules, declared, load_policy
 from awqbench.record.baseline import Baseline, read_baseline
 from awqbench.record.files import write_model
 from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import Run, load_run
 from awqbench.record.schema import Comparison, Verdict
-from awqbench.spec import RunSpec, load_gates
+from awqbench.spec import GateSpec, RunSpec
 
 
 def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) -> Comparison:
@@ -43,32 +44,48 @@ def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) ->
     return comparison
 
 
-def judge_run(run: Run, policy: Path | None = None, baseline: Path | None = None, *, write: bool = True) -> Verdict:
-    """The gates' verdict, by the policy declared in the run's spec or by another file's [[gates]].
+def judge_run(
+    run: Run, policy: str | Path | None = None, baseline: Path | None = None, *, write: bool = True
+) -> Verdict:
+    """The gates' verdict, by the policy declared when the run began, or by another: a shipped name, or a file.
 
     `baseline` is an earlier run's directory or a baseline file: candidates are then held against the same backends
-    there instead of this run's reference. Raises UserError when its items are not the same.
+    there instead of this run's reference. Without one, a confirmation in the run directory is heard. Raises UserError
+    when the baseline's items are not the same.
     """
     spec = spec_of(run)
     if run.manifest.finished is None:
         raise UserError(f"{run.path} is unfinished: run it again, it resumes")
-    gates = load_gates(policy) if policy else spec.gates
-    if not gates:
+    rules = load_policy(policy) if policy else rules_of(run)
+    if not rules.gates:
         raise UserError(f"no [[gates]] in {policy or run.path / 'manifest.json'}: nothing says what may ship")
     comparison = run.comparison or compare_run(run, write=write)
+    digest, notes = policy_hash(rules.gates), []
+    declared_hash = run.manifest.declared_policy_hash or run.manifest.policy_hash
+    if digest != declared_hash:
+        notes.append(f"judged by {rules.name}: not the limits that were declared when the run began")
     earlier = None
     if baseline:
         earlier = read_baseline(baseline)
         check_same_data(run, earlier, baseline)
+        notes += differing(run, earlier, baseline)
     verdict = judge(
-        gates, cells_of(run), comparison, spec.reference,
-        baseline_cells=[Cell(c.result, c.items) for c in earlier.cells] if earlier else None,
-        policy_hash=policy_hash(gates), seed=spec.seed,
+        rules.gates, cells_of(run), comparison, spec.reference,
+        baseline_cells=comparable(run, earlier) if earlier else None,
+        policy_hash=digest, policy=rules.name, again=None if earlier else confirmation_of(run), seed=spec.seed,
     )  # fmt: skip
+    verdict.notes = notes
     if write:
         write_model(RunDirectory(run.path).verdict, verdict)
     run.verdict = verdict
     return verdict
+
+
+def rules_of(run: Run) -> Rules:
+    """The rules in a run's manifest; those of its spec where an older awqbench wrote none."""
+    if run.manifest.gates is None:
+        return declared(spec_of(run))
+    return Rules(run.manifest.policy, tuple(GateSpec.model_validate(gate) for gate in run.manifest.gates))
 
 
 def check_same_data(run: Run, earlier: Baseline, path: Path) -> None:
@@ -78,6 +95,38 @@ def check_same_data(run: Run, earlier: Baseline, path: Path) -> None:
         raise UserError(
             f"{path} was measured on other data: {', '.join(changed)} changed since; make the baseline anew"
         )
+
+
+def comparable(run: Run, earlier: Baseline) -> list[Cell]:
+    """The baseline's cells that this run can be held against: timings belong to the machine that took them."""
+    same = earlier.hardware is not None and _machine(earlier.hardware) == _machine(run.manifest.hardware)
+    return [Cell(c.result, c.items) for c in earlier.cells if same or c.result.kind != "latency"]
+
+
+def differing(run: Run, earlier: Baseline, path: Path) -> list[str]:
+    """What else changed between the baseline and this run, in words."""
+    notes = []
+    if any(c.result.kind == "latency" for c in earlier.cells) and len(comparable(run, earlier)) < len(earlier.cells):
+        notes.append(f"{path} was timed on another machine: latency and memory are held against this run's reference")
+    before, now = earlier.model.get("hash"), run.manifest.model.get("hash")
+    if before and before != now:
+        notes.append(f"{path} has another reference model: distances to the reference are not to the same one")
+    return notes
+
+
+def _machine(hardware: dict[str, Any]) -> list[Any]:
+    return [hardware.get("cpu"), hardware.get("gpus")]
+
+
+def confirmation_of(run: Run) -> list[Cell] | None:
+    """The cells of a finished second measurement of what this run holds now; None where there is none."""
+    path = RunDirectory(run.path).confirmation
+    if not (path / "manifest.json").is_file():
+        return None
+    again = load_run(path)
+    now = {f"{c.result.backend}/{c.result.suite}": c.result.key for c in run.cells}
+    stale = any(now.get(cell) != key for cell, key in (again.manifest.confirms or {}).items())
+    return None if again.manifest.finished is None or stale else cells_of(again)
 
 
 def spec_of(run: Run) -> RunSpec:
@@ -105,7 +154,7 @@ def rescore(path: Path) -> Run:
     run = load_run(path)
     compare_run(run)
     try:
-        if spec_of(run).gates:
+        if rules_of(run).gates:
             judge_run(run)
     finally:
         render(path)  # a gate that names no metric must not cost the report of what was measured

@@ -315,12 +315,20 @@ class GateSpec(Table):
     cluster: str = Field("cluster", description="column that names items which are not independent")
     min_group: int = Field(20, gt=1)
     on_inconclusive: Literal["inconclusive", "pass", "fail"] = "inconclusive"
+    zero_tolerance: bool = Field(
+        False, description="any loss that is shown fails, within the margin or not; the margin says what passes"
+    )
+    optional: bool = Field(
+        False, description="where no such metric was measured the rule is not applicable, instead of an error"
+    )
 
 
 class Policy(Table):
-    """The gates alone."""
+    """A policy file."""
 
-    gates: list[GateSpec]
+    description: str = ""
+    policy: str | None = Field(None, description="another policy, whose rules come first")
+    gates: list[GateSpec] = Field(default_factory=list)
 
 
 class RunSpec(Table):
@@ -342,6 +350,9 @@ class RunSpec(Table):
     noise_floor: NoiseFloorSpec = Field(default_factory=NoiseFloorSpec)
     parity: ParitySpec = Field(default_factory=ParitySpec)
     suites: dict[str, SuiteSpec] = Field(min_length=1)
+    policy: str | None = Field(
+        None, description="rules that come before [[gates]]: a policy that awqbench policies list shows, or a TOML file"
+    )
     gates: list[GateSpec] = Field(default_factory=list)
     cache: CacheSpec = Field(default_factory=CacheSpec)
     telemetry_interval_s: float = Field(0.5, gt=0)
@@ -440,7 +451,7 @@ def parse_spec(data: dict[str, Any], origin: str = "spec") -> RunSpec:
         raise UserError(f"{origin}: {_explain(error)}") from None
 
 
-def _explain(error: ValidationError, table: str | None = None) -> str:
+def _explain(error: ValidationError, table: str | None = None, fields: type[BaseModel] | None = None) -> str:
     # A misspelt key also leaves the right one missing: the misspelling is what to show.
     problem = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
     # The discriminated union puts the kind into the location: suites.perplexity.perplexity.windw -> without the tag.
@@ -449,7 +460,7 @@ def _explain(error: ValidationError, table: str | None = None) -> str:
         del location[2]
     where = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        allowed = _allowed_keys(location)
+        allowed = list(fields.model_fields) if fields and len(location) == 1 else _allowed_keys(location)
         return str(unknown_choice("key", where, [".".join([*location[:-1], key]) for key in allowed]))
     if problem["type"] == "union_tag_not_found":
         return f"{where} needs a kind (allowed: {', '.join(SUITE_KINDS)})"
@@ -481,16 +492,17 @@ def _allowed_keys(location: list[str]) -> list[str]:
     return list(tables[location[0]].model_fields) if location[0] in tables else []
 
 
-def load_gates(path: str | Path) -> list[GateSpec]:
-    """The [[gates]] of a policy file, which may be a whole bench.toml. Raises UserError as `load_spec` does."""
+def parse_policy(data: dict[str, Any], origin: str) -> Policy:
+    """Check a policy given as plain data; of a whole bench.toml only its policy and gates are read.
+
+    Raises UserError with one line for the first problem found.
+    """
+    if "suites" in data:
+        data = {key: data[key] for key in ("policy", "gates") if key in data}
     try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"cannot read the policy {path}: {error}") from None
-    try:
-        return Policy.model_validate({"gates": data.get("gates", [])}).gates
+        return Policy.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
+        raise UserError(f"{origin}: {_explain(error, fields=Policy)}") from None
 
 
 def parse_quantize(data: dict[str, Any]) -> QuantizeSpec:

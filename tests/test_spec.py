@@ -10,7 +10,7 @@ import pytest
 
 from awqbench.errors import UserError
 from awqbench.presets import preset_text
-from awqbench.spec import load_gates, load_spec, parse_quantize, parse_spec
+from awqbench.spec import load_spec, parse_quantize, parse_spec
 
 MINIMAL: dict[str, Any] = {"suites": {"perplexity": {}}}
 

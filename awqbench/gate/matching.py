@@ -21,20 +21,22 @@ class Matched:
     """Cells and metrics a rule judges, and one line for each that should have been measured and was not.
 
     `invalid` are measurements that failed, `unjudged` those that this machine or engine cannot make; `blocked` are the
-    candidates that these lines concern.
+    candidates that these lines concern. `not_applicable` says why an optional rule fits nothing.
     """
 
     pairs: list[tuple[Cell, Metric]] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     unjudged: list[str] = field(default_factory=list)
     blocked: set[str] = field(default_factory=set)
+    not_applicable: list[str] = field(default_factory=list)
 
 
 def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
     """What the rule judges among the cells.
 
     In a pattern only * and ? are wildcards: metric ids have brackets. Raises UserError when its pattern, candidate or
-    attribute fits nothing, or when there is no candidate.
+    attribute fits nothing, or when there is no candidate. An optional rule whose pattern or attribute fits nothing is
+    not applicable, unless a cell that may have had such a metric failed.
     """
     cells = by_name(cells)
     known = sorted({metric.id for cell in cells if cell.ok for metric in cell.result.metrics})
@@ -42,9 +44,12 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
     found = Matched()
     names = _candidates(gate, cells)
     if not wanted:
-        failed = [_failed(cell) for cell in cells if cell.result.status == "failed"]
-        absent = [_failed(cell) for cell in cells if cell.result.status in _ABSENT and cell.result.backend in names]
+        likely = [cell for cell in cells if not gate.optional or _may_have(cell, gate)]
+        failed = [_failed(cell) for cell in likely if cell.result.status == "failed"]
+        absent = [_failed(cell) for cell in likely if cell.result.status in _ABSENT and cell.result.backend in names]
         if not failed and not absent:
+            if gate.optional:
+                return Matched(not_applicable=[f"{gate.name or gate.metric}: {gate.metric} was not measured"])
             raise UserError(f"gate on {gate.metric!r} matches no metric (there are: {', '.join(known) or 'none'})")
         # The metric may be one of those that were never measured.
         return Matched(invalid=failed, unjudged=absent, blocked=set(names))
@@ -78,6 +83,9 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
     if gate.attribute:
         _keep_sliced(gate, found)
     _keep_directed(gate, found)
+    if gate.optional and not (found.pairs or found.invalid or found.unjudged):
+        what = f"by {gate.attribute}" if gate.attribute else "as something with a better side"
+        found.not_applicable.append(f"{gate.name or gate.metric}: {gate.metric} was not measured {what}")
     return found
 
 
@@ -140,7 +148,7 @@ def _keep_sliced(gate: GateSpec, found: Matched) -> None:
     """A pattern may also fit figures without groups, such as the gap itself: those are not judged by group."""
     offered = [sliced_attributes(cell, metric) for cell, metric in found.pairs]
     fits = [bool(names) if gate.attribute == "*" else gate.attribute in names for names in offered]
-    if found.pairs and not any(fits):
+    if found.pairs and not any(fits) and not gate.optional:
         names = sorted({name for names in offered for name in names})
         raise unknown_choice(f"attribute of the gate on {gate.metric!r}", gate.attribute, names or ["none measured"])
     found.pairs = [pair for pair, fit in zip(found.pairs, fits, strict=True) if fit]
@@ -151,9 +159,16 @@ def _keep_directed(gate: GateSpec, found: Matched) -> None:
     if gate.sided == "two":
         return
     directed = [p for p in found.pairs if p[1].higher_is_better is not None or p[1].pairing == "to-reference"]
-    if found.pairs and not directed:
+    if found.pairs and not directed and not gate.optional:
         raise UserError(f"gate on {gate.metric!r}: {found.pairs[0][1].id} has no better side; use sided = 'two'")
     found.pairs = directed
+
+
+def _may_have(cell: Cell, gate: GateSpec) -> bool:
+    """Whether a suite of the cell's kind could yield the rule's metric: ids begin with the kind."""
+    kind = gate.metric.split("/")[0]
+    belongs = {"memory": "latency", "size": "latency"}.get(kind, kind)
+    return any(sign in kind for sign in "*?") or cell.result.kind == belongs
 
 
 def _missing(gate: GateSpec, cell: Cell, cells: Sequence[Cell], wanted: set[str]) -> list[str]:

@@ -10,7 +10,7 @@ from awqbench.compare.groups import SLICED, group_bounds, group_masks
 from awqbench.compare.pairs import Pairs, pair_items
 from awqbench.errors import InvalidMeasurement
 from awqbench.gate.scale import Scale, scale_for
-from awqbench.record.schema import Metric
+from awqbench.record.schema import Metric, VerdictName
 from awqbench.spec import GateSpec
 from awqbench.stats.bounds import Bounds
 from awqbench.stats.verdict import Decision, decide
@@ -40,6 +40,18 @@ class Trial:
     attribute: str | None = None
     group: str | None = None
 
+    def verdict(self, p_holm: float | None) -> VerdictName:
+        """The verdict once the family is corrected; p_holm is None for what has no p."""
+        if self.point:
+            loss = abs(self.estimate) if self.gate.sided == "two" else self.estimate
+            return "pass" if loss <= (0.0 if self.gate.zero_tolerance else self.margin) else "fail"
+        if self.decision is None or p_holm is None:
+            return "inconclusive"
+        if p_holm < self.gate.alpha:
+            return "fail"
+        # Beyond the margin when taken alone, but not among all rules.
+        return "inconclusive" if self.decision.verdict == "fail" else self.decision.verdict
+
 
 def metric_trial(gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric, seed: int) -> Trial:
     """The rule on the metric as a whole. Raises InvalidMeasurement for figures that must not be judged."""
@@ -47,7 +59,7 @@ def metric_trial(gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric, see
     effect = measure_effect(baseline, cell, metric, sign=sign, cluster=gate.cluster, seed=seed)
     scale = scale_for(gate, metric, effect.baseline_value, sign)
     margin = scale.tested(gate.margin)
-    decision = decide(effect.bounds, margin, gate.alpha, gate.sided) if effect.bounds else None
+    decision = _decide(effect.bounds, margin, gate) if effect.bounds else None
     point = metric.pairing == "none"
     return Trial(
         gate,
@@ -125,12 +137,20 @@ def _group_trial(
         estimate,
         n,
         bounds,
-        decide(bounds, margin, gate.alpha, gate.sided) if bounds else None,
+        _decide(bounds, margin, gate) if bounds else None,
         unjudged=unjudged,
         small=small,
         attribute=attribute,
         group=group,
     )
+
+
+def _decide(bounds: Bounds, margin: float, gate: GateSpec) -> Decision:
+    """The margin's decision; under zero tolerance p_worse is that of any loss at all."""
+    decision = decide(bounds, margin, gate.alpha, gate.sided)
+    if not gate.zero_tolerance:
+        return decision
+    return replace(decision, p_worse=decide(bounds, 0.0, gate.alpha, gate.sided).p_worse)
 
 
 def _sign(metric: Metric) -> float:

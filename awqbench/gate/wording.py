@@ -10,6 +10,8 @@ def reason(trial: Trial, verdict: VerdictName, needed: int | None, family: int, 
     """What was seen, how sure that is, what the limit is; for an open question also what would decide it."""
     gate, scale = trial.gate, trial.scale
     limit = f"limit {'±' if gate.sided == 'two' else ''}{scale.text(gate.margin)}"
+    if gate.zero_tolerance:
+        limit += " and no loss shown" if _directed(trial) else " and no change shown"
     if trial.unjudged:
         return f"{_subject(trial)}: not judged: {trial.unjudged}"
     seen = f"{_subject(trial)} {_loss(trial)}"
@@ -27,7 +29,8 @@ def reason(trial: Trial, verdict: VerdictName, needed: int | None, family: int, 
     if verdict != "inconclusive":
         return sentence
     if trial.decision.p_worse < gate.alpha and p_holm is not None:
-        sentence = f"{sentence}: beyond it taken alone, but not among {family} rules (Holm p {p_holm:.2g})"
+        shown = "shown" if gate.zero_tolerance else "beyond it"
+        sentence = f"{sentence}: {shown} taken alone, but not among {family} rules (Holm p {p_holm:.2g})"
         return sentence + _plan(trial, needed)
     return f"{sentence}: undecided{_plan(trial, needed)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
@@ -52,17 +53,19 @@ def write_baseline(run: Run, path: Path) -> int:
 
 @dataclass
 class Baseline:
-    """What an earlier run measured, and the hashes of the data it was measured on."""
+    """What an earlier run measured, the hashes of the data it was measured on, its reference model and its machine."""
 
     cells: list[Cell]
     data: dict[str, str]
+    model: dict[str, Any]
+    hardware: dict[str, Any] | None = None  # None: a file, which holds nothing that belongs to a machine
 
 
 def read_baseline(path: Path) -> Baseline:
     """A file written by `write_baseline`, or a whole run directory. Raises UserError for anything else."""
     if path.is_dir():
         run = load_run(path)
-        return Baseline(run.cells, run.manifest.data)
+        return Baseline(run.cells, run.manifest.data, run.manifest.model, run.manifest.hardware)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data["schema_version"]
@@ -71,7 +74,7 @@ def read_baseline(path: Path) -> Baseline:
                 f"{path} has schema version {version}; this awqbench reads up to {SCHEMA_VERSION}: upgrade it"
             )
         cells = [Cell(CellResult.model_validate(cell["result"]), _table(cell["items"])) for cell in data["cells"]]
-        return Baseline(cells, data["data"])
+        return Baseline(cells, data["data"], data["model"])
     except FileNotFoundError:
         raise UserError(
             f"no baseline at {path} (allowed: a run directory, or a file made by awqbench baseline)"

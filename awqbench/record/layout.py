@@ -43,6 +43,11 @@ class RunDirectory:
         """One folder per engine that was held against the reference on the unquantized model."""
         return self.root / "parity"
 
+    @property
+    def confirmation(self) -> Path:
+        """A run directory of its own: what failed, measured again on other items."""
+        return self.root / "confirmation"
+
     def cell(self, backend: str, suite: str) -> Path:
         """The folder of one finished cell; parity stands apart, as it measures no backend's own weights."""
         return self.parity / backend if suite == "parity" else self.cells / backend / suite

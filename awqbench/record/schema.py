@@ -114,7 +114,14 @@ class Manifest(Model):
     spec: dict[str, Any]
     spec_hash: str
     policy_hash: str = Field(description="hash of the gates alone, written before anything is measured")
+    policy: str = Field(default="", description="what the rules are called: a policy's name, the spec's own rules")
+    gates: list[dict[str, Any]] | None = Field(
+        default=None, description="the rules in full, so that the run is judged by them whatever a policy becomes later"
+    )
     declared_policy_hash: str = Field(default="", description="the same when the run began: differs if gates changed")
+    confirms: dict[str, str] | None = Field(
+        default=None, description="of a confirmation: the cells of the run around it that it repeats, with their keys"
+    )
     model: dict[str, Any] = Field(
         description="source, resolved path, config and weight hashes, label, parameters, layers"
     )
@@ -283,6 +290,19 @@ class Comparison(Model):
         return value if isinstance(value, list) else [value] if value else []
 
 
+class Confirmation(Model):
+    """A limit that failed, judged on a second measurement; p is adjusted by Holm over what was measured again."""
+
+    outcome: Literal["confirmed", "not confirmed", "unmeasured"]
+    estimate: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    n: int = 0
+    fresh: int | None = Field(default=None, description="items that the first measurement did not use; None: no items")
+    p_worse: float | None = None
+    p_holm: float | None = None
+
+
 class RuleResult(Model):
     """One gate on one metric of one candidate."""
 
@@ -304,6 +324,7 @@ class RuleResult(Model):
     n_needed: int | None = Field(default=None, description="items that would decide it at the loss seen")
     p_worse: float | None = Field(default=None, description="one-sided p of 'the loss is within the margin'")
     p_holm: float | None = None
+    confirmation: Confirmation | None = Field(default=None, description="what measuring again showed, for a failure")
     reason: str
 
 
@@ -312,6 +333,7 @@ class Verdict(Model):
 
     schema_version: int = SCHEMA_VERSION
     policy_hash: str
+    policy: str = Field(default="", description="what the rules that judged are called")
     overall: VerdictName
     candidates: dict[str, VerdictName] = Field(default_factory=dict)
     rules: list[RuleResult] = Field(default_factory=list)
@@ -319,3 +341,7 @@ class Verdict(Model):
     unjudged: list[str] = Field(
         default_factory=list, description="limits that could not be judged: an engine is missing or cannot measure them"
     )
+    not_applicable: list[str] = Field(
+        default_factory=list, description="optional rules on metrics that this run did not measure"
+    )
+    notes: list[str] = Field(default_factory=list, description="what a reader of the verdict must know")
