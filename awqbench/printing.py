@@ -41,6 +41,8 @@ def print_verdict(verdict: Verdict) -> None:
     console = Console()
     for line in verdict.invalid:
         console.print(f"invalid: {line}", style="bold red", markup=False)
+    if verdict.policy:
+        console.print(f"judged by {verdict.policy}", style="dim", markup=False, soft_wrap=True)
     for line in verdict.notes:
         console.print(f"note: {line}", style="yellow", markup=False, soft_wrap=True)
     for candidate, answer in verdict.candidates.items():

@@ -132,15 +132,6 @@ def test_a_backend_is_made_by_its_own_method_then_the_general_one_then_its_kind(
     assert [general.role_of(name) for name in names] == ["candidate", "control", "candidate", "candidate"]
 
 
-def test_gates_of_another_file(tmp_path: Path) -> None:
-    path = tmp_path / "policy.toml"
-    path.write_text('[[gates]]\nmetric = "perplexity/*"\nmargin = 0.1\n')
-    assert load_gates(path)[0].margin == 0.1
-    path.write_text('[[gates]]\nmetrc = "perplexity/*"\nmargin = 0.1\n')
-    with pytest.raises(UserError, match=r"did you mean 'gates\.0\.metric'"):
-        load_gates(path)
-
-
 def test_quantize_settings() -> None:
     assert parse_quantize({"bits": 3}).bits == 3
     assert parse_quantize({"max_memory": "8GB"}).max_memory == 8 * 10**9

@@ -37,6 +37,11 @@ def junit(run: Run) -> str:
         suite = _suite(root, "awqbench.not judged", run.manifest.created, [], skipped=len(unjudged))
         for i, line in enumerate(unjudged, start=1):
             _message(_case(suite, "not judged", f"limit {i}"), "skipped", line)
+    elsewhere = run.verdict.not_applicable if run.verdict else []
+    if elsewhere:
+        suite = _suite(root, "awqbench.not applicable", run.manifest.created, [], skipped=len(elsewhere))
+        for i, line in enumerate(elsewhere, start=1):
+            _message(_case(suite, "not applicable", f"optional limit {i}"), "skipped", line)
     for key in ("tests", "failures", "errors", "skipped"):
         root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
     ElementTree.indent(root)
