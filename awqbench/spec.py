@@ -300,6 +300,7 @@ class GateSpec(Table):
 
     name: str | None = None
     metric: str = Field(description="pattern of metric ids with * and ?: perplexity/*")
+    exclude: list[str] = Field(default_factory=list, description="patterns of metric ids that the rule is not about")
     candidates: list[str] | None = Field(
         None, description="backends judged; by default every candidate, never a control"
     )

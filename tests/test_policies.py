@@ -26,6 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "divergence/t@64/prefill/kl": {"unit": "nats per token", "higher_is_better": False, "pairing": "to-reference"},
     "tasks/a/acc": {"unit": "share", "higher_is_better": True, "pairing": "difference"},
     "tasks/a/generated-tokens": {"unit": "tokens", "higher_is_better": None, "pairing": "difference"},
+    "tasks/a/empty": {"unit": "share", "higher_is_better": False, "pairing": "difference"},
     "fairness/s/accuracy": {"unit": "share", "higher_is_better": True, "pairing": "difference"},
     "fairness/s/stereotype-preference": {"unit": "share", "higher_is_better": None, "pairing": "difference"},
 }
@@ -138,6 +139,14 @@ def test_what_each_policy_makes_of_lost_answers(policy: str, lost: float, n: int
     after = np.ones(n)
     after[: round(lost * n)] = 0
     assert by(policy, *pair("tasks/a/acc", np.ones(n), after)).overall == verdict
+
+
+@pytest.mark.parametrize("policy", NAMES)
+def test_answers_that_are_never_empty_are_no_baseline_of_zero(policy: str) -> None:
+    cells = [*pair("tasks/a/acc", np.ones(9000), np.ones(9000)), *pair("tasks/a/empty", np.zeros(900), np.zeros(900))]
+    found = by(policy, *cells)
+    assert found.invalid == []
+    assert {rule.metric for rule in found.rules} == {"tasks/a/acc", *(["tasks/a/empty"] if policy == "strict" else [])}
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, "pass"), (0.8, "fail"), (1.2, "fail"), (0.95, "pass")])

@@ -40,7 +40,7 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
     """
     cells = by_name(cells)
     known = sorted({metric.id for cell in cells if cell.ok for metric in cell.result.metrics})
-    wanted = {name for name in known if fnmatchcase(name, gate.metric.replace("[", "[[]"))}
+    wanted = {name for name in known if _fits(name, gate.metric) and not any(_fits(name, no) for no in gate.exclude)}
     found = Matched()
     names = _candidates(gate, cells)
     if not wanted:
@@ -162,6 +162,10 @@ def _keep_directed(gate: GateSpec, found: Matched) -> None:
     if found.pairs and not directed and not gate.optional:
         raise UserError(f"gate on {gate.metric!r}: {found.pairs[0][1].id} has no better side; use sided = 'two'")
     found.pairs = directed
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def _may_have(cell: Cell, gate: GateSpec) -> bool:
