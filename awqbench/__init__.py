@@ -14,10 +14,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from awqbench import stats
     from awqbench.api import load_run, quantize, run
+    from awqbench.confirmation import confirm
 
-_LAZY = {"quantize": "awqbench.api", "run": "awqbench.api", "load_run": "awqbench.api", "stats": "awqbench.stats"}
+_LAZY = {
+    "quantize": "awqbench.api",
+    "run": "awqbench.api",
+    "confirm": "awqbench.confirmation",
+    "load_run": "awqbench.api",
+    "stats": "awqbench.stats",
+}
 
-__all__ = ["__version__", "load_run", "quantize", "run", "stats"]
+__all__ = ["__version__", "confirm", "load_run", "quantize", "run", "stats"]
 
 
 def __getattr__(name: str) -> Any:
