@@ -17,7 +17,7 @@ from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import Run, load_run
 from awqbench.record.schema import RuleResult
 from awqbench.score import judge_run, spec_of
-from awqbench.spec import NoiseFloorSpec, ParitySpec, RunSpec
+from awqbench.spec import CacheSpec, NoiseFloorSpec, ParitySpec, RunSpec
 from awqbench.watch import Silent
 
 
@@ -84,6 +84,7 @@ def confirmation_spec(run: Run, failed: Sequence[RuleResult]) -> RunSpec:
             "suites": suites,
             "noise_floor": NoiseFloorSpec(enabled=False),
             "parity": ParitySpec(enabled=False),
+            "cache": CacheSpec(responses="off"),  # an answer looked up is no second measurement
             "policy": None,
             "gates": [],
         }
