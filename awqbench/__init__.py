@@ -14,9 +14,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from awqbench import stats
     from awqbench.api import load_run, quantize, run
+    from awqbench.attribution.api import attribute
     from awqbench.confirmation import confirm
 
 _LAZY = {
+    "attribute": "awqbench.attribution.api",
     "quantize": "awqbench.api",
     "run": "awqbench.api",
     "confirm": "awqbench.confirmation",
@@ -24,7 +26,7 @@ _LAZY = {
     "stats": "awqbench.stats",
 }
 
-__all__ = ["__version__", "confirm", "load_run", "quantize", "run", "stats"]
+__all__ = ["__version__", "attribute", "confirm", "load_run", "quantize", "run", "stats"]
 
 
 def __getattr__(name: str) -> Any:

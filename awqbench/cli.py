@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from awqbench import __version__
+from awqbench.commands.attribute import EXAMPLES as ATTRIBUTE
+from awqbench.commands.attribute import attribute
 from awqbench.commands.cache import cache
 from awqbench.commands.checkpoint import card, export
 from awqbench.commands.environments import environments
@@ -109,6 +111,7 @@ def init(
 
 
 app.command(help=QUANTIZE)(quantize)
+app.command(help=ATTRIBUTE)(attribute)
 
 
 @app.command()

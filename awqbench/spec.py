@@ -70,6 +70,10 @@ class QuantizeSpec(Table):
     seq_len: int = Field(128, gt=1)
     format: Literal["awq", "compressed-tensors"] = "awq"
     keep_worst: int = Field(0, ge=0, description="linears that quantization hurts most, kept in keep_bits")
+    keep: list[str] = Field(
+        default_factory=list,
+        description="linears kept in keep_bits by name: what a name ends in (mlp.down_proj) or re:EXPRESSION",
+    )
     keep_bits: Literal[16, 8] = 16
     bits_budget: float | None = Field(None, gt=2, lt=16, description="bits per weight, spent where they help most")
     workers: int = Field(1, gt=0, description="processes that quantize blocks at once; each needs the whole memory")
@@ -85,8 +89,9 @@ class QuantizeSpec(Table):
     def _consistent(self) -> QuantizeSpec:
         if self.group_size < 1 and self.group_size != -1:
             raise ValueError(f"group_size is {self.group_size} (allowed: 1 or more, or -1: one scale per row)")
-        if self.keep_worst and self.bits_budget is not None:
-            raise ValueError("keep_worst and bits_budget are two ways to say the same (allowed: one of them)")
+        if (self.keep_worst or self.keep) and self.bits_budget is not None:
+            other = "keep_worst" if self.keep_worst else "keep"
+            raise ValueError(f"{other} and bits_budget are two ways to say the same (allowed: one of them)")
         if self.bits_budget is not None and self.bits_budget <= self.bits:
             raise ValueError(f"bits_budget is {self.bits_budget} (allowed: more than bits, {self.bits})")
         return self

@@ -77,11 +77,14 @@ class Display:
 
 
 @contextmanager
-def block_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on standard error with the time left and the block at hand; yields what takes (done, total, block)."""
+def block_progress(title: str, unit: str = "blocks") -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on standard error with the time left and the block at hand; yields what takes (done, total, block).
+
+    `unit` says what is counted.
+    """
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} blocks"),
+        TextColumn("{task.description}"), BarColumn(), TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[block]}"),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -120,6 +120,14 @@ def quantize(
     keep_worst: Annotated[
         int, typer.Option(rich_help_panel=MIXED, help="Linears that quantization hurts most, kept in --keep-bits.")
     ] = 0,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=MIXED,
+            help="A linear kept in --keep-bits by name, with those that read the same input: what its name ends in, or"
+            " re:EXPRESSION. Repeatable; awqbench attribute says which are worth it.",
+        ),
+    ] = None,
     keep_bits: Annotated[int, typer.Option(rich_help_panel=MIXED, help="16 (full precision) or 8.")] = 16,
     bits_budget: Annotated[
         float | None, typer.Option(rich_help_panel=MIXED, help="Bits per weight, spent where they help most: 4.5.")
@@ -170,8 +178,8 @@ def quantize(
         "format": layout, "indivisible": indivisible,
         "overrides": str(overrides) if overrides else None, "calibration": calibration, "samples": samples,
         "seq_len": seq_len, "protocol": protocol, "text_field": text_field, "chat_template": chat_template,
-        "keep_worst": keep_worst, "keep_bits": keep_bits, "bits_budget": bits_budget, "max_memory": max_memory,
-        "workers": workers,
+        "keep_worst": keep_worst, "keep": keep or [], "keep_bits": keep_bits,
+        "bits_budget": bits_budget, "max_memory": max_memory, "workers": workers,
         "dtype": dtype, "allow_pickle": allow_pickle,
     }  # fmt: skip
     try:

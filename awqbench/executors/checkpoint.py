@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from awqbench.errors import ExitCode, UserError
+from awqbench.errors import UserError
+from awqbench.executors.child import Progress, run_child
 from awqbench.executors.request import request
 from awqbench.job import Job
 from awqbench.plan import Plan
 from awqbench.record.layout import RunDirectory, move_into_place
-from awqbench.worker.client import WorkerFailed
 
 KEY_FILE = "awqbench-key"
 
@@ -54,42 +50,9 @@ def make_checkpoint(
     move_into_place(out, run.checkpoint(job.backend))
 
 
-def run_quantizer(asked: Mapping[str, object], log: Path, progress: Callable[[int, int, str], None]) -> dict[str, Any]:
-    """Run `python -m awqbench.quantization` on a request; returns what `quantize_model` does.
+def run_quantizer(asked: Mapping[str, object], log: Path, progress: Progress) -> dict[str, Any]:
+    """Quantize as a request says; returns what `quantize_model` does, and raises as `run_child` does.
 
-    Progress (blocks done, blocks in all, the block at hand) comes as JSON lines. Raises UserError as the quantizer
-    does, WorkerFailed if it dies.
+    `progress` gets blocks done, blocks in all, and the block at hand.
     """
-    command = [sys.executable, "-P", "-m", "awqbench.quantization"]
-    with log.open("ab") as errors:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
-        )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    failure = None
-    result: dict[str, Any] = {}
-    try:
-        process.stdin.write(json.dumps(dict(asked)))
-        process.stdin.close()
-        for line in process.stdout:
-            message = json.loads(line)
-            if "error" in message:
-                failure = message["error"]
-            elif "result" in message:
-                result = message["result"]
-            else:
-                progress(message["done"], message["total"], message["what"])
-        code = process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-    if code == ExitCode.USER_ERROR and failure:
-        raise UserError(failure)
-    if code != 0:
-        died = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise WorkerFailed(f"the quantizer {died}: {lines[-1] if lines else 'it said nothing'}")
-    return result
+    return run_child("awqbench.quantization", "the quantizer", asked, log, progress)

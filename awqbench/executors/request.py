@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ _OTHERS = ("max_memory", "workers", "indivisible", "dtype", "allow_pickle")
 def check_settings(settings: QuantizeSpec) -> None:
     """Raise UserError for what can be refused without a model: a format that cannot hold the codes, a missing file."""
     scheme = Scheme(settings.bits, settings.group_size, settings.symmetric)
-    mixing = Mixing(settings.keep_worst, settings.bits_budget, settings.keep_bits)
+    mixing = _mixing(settings)
     mixing.check(scheme)
     widths = [settings.bits, settings.keep_bits] if mixing.wanted and settings.keep_bits < 16 else [settings.bits]
     for bits in widths:
@@ -50,7 +50,11 @@ def request(settings: QuantizeSpec, model_dir: Path, out: Path, scratch: Path, s
         "documents": str(documents),
         "calibration": {**source, **{key: values[key] for key in _CALIBRATION}},
         "layout": settings.format,
-        "mixing": {"worst": settings.keep_worst, "budget": settings.bits_budget, "bits": settings.keep_bits},
+        "mixing": asdict(_mixing(settings)),
         "overrides": settings.overrides,
         **{key: values[key] for key in _OTHERS},
     }
+
+
+def _mixing(settings: QuantizeSpec) -> Mixing:
+    return Mixing(settings.keep_worst, settings.bits_budget, settings.keep_bits, settings.keep)

@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from awqbench.errors import AwqbenchError, ExitCode, UserError
-
-
-def main() -> int:
-    """Quantize as the request says. Exit status 2 with {"error": line} for what the user can mend."""
-    from awqbench.worker.guard import die_with_parent
-
-    die_with_parent()
-    # Standard output is the channel: whatever a library prints goes to the log instead.
-    channel = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-
-    def say(**message: Any) -> None:
-        print(json.dumps(message), file=channel)
-
-    request = json.load(sys.stdin)
-    try:
-        say(result=quantize_request(request, lambda done, total, what: say(done=done, total=total, what=what)))
-    except AwqbenchError as error:
-        say(error=str(error))
-        return ExitCode.USER_ERROR
-    except Exception as error:
-        if not _disk_is_full(error):
-            raise
-        say(error=f"the disk is full: {error}")
-        return ExitCode.USER_ERROR
-    return ExitCode.DONE
+from awqbench.errors import UserError
+from awqbench.executors.child import serve
 
 
 def quantize_request(request: dict[str, Any], progress: Callable[[int, int, str], None]) -> dict[str, Any]:
@@ -77,11 +49,6 @@ def quantize_request(request: dict[str, Any], progress: Callable[[int, int, str]
     )
 
 
-def _disk_is_full(error: Exception) -> bool:
-    # safetensors reports what the system said in words only.
-    return getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(error)
-
-
 def _refuse_longer_than_context(model_dir: Path, seq_len: int) -> None:
     from awqbench.sources.models import check_causal_lm
 
@@ -92,4 +59,4 @@ def _refuse_longer_than_context(model_dir: Path, seq_len: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(quantize_request))

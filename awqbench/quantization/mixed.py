@@ -8,22 +8,38 @@ from typing import Any
 
 from awqbench.errors import UserError
 from awqbench.formats.scheme import Scheme
+from awqbench.quantization.patterns import matches, patterns
 
 KEEP_BITS = (8, 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """What is asked for: the `worst` N linears at `bits`, or as many as an average of `budget` bits allows."""
+    """What is asked for: the `worst` N linears and those that `keep` names at `bits`, or as many as an average of
+    `budget` bits allows. `keep` holds patterns, see `patterns.py`.
+    """
 
     worst: int = 0
     budget: float | None = None
     bits: int = 16
+    keep: Sequence[str] = ()
 
     @property
     def wanted(self) -> bool:
         """Whether anything is to be kept at all."""
-        return self.worst > 0 or self.budget is not None
+        return self.worst > 0 or self.budget is not None or len(self.keep) > 0
+
+    def names(self, linear: str) -> bool:
+        """Whether a linear is to be kept by its name."""
+        return any(matches(pattern, linear) for pattern in self.keep)
+
+    def check_names(self, linears: Sequence[str]) -> None:
+        """Raise UserError for a pattern that stands for none of the model's quantized linears."""
+        for pattern in self.keep:
+            if not any(matches(pattern, name) for name in linears):
+                raise UserError(
+                    f"keep: {pattern!r} matches no quantized linear (allowed: names such as {linears[0]!r})"
+                )
 
     def check(self, scheme: Scheme) -> None:
         """Raise UserError for what contradicts itself or the scheme."""
@@ -31,8 +47,10 @@ class Mixing:
             raise UserError(f"keep bits is {self.bits} (allowed: {', '.join(map(str, KEEP_BITS))})")
         if self.worst < 0:
             raise UserError(f"keep worst is {self.worst} (allowed: 0 or more)")
-        if self.worst and self.budget is not None:
-            raise UserError("keep worst and a bits budget exclude each other (allowed: one of them)")
+        if (self.worst or self.keep) and self.budget is not None:
+            other = "keep worst" if self.worst else "keep"
+            raise UserError(f"{other} and a bits budget exclude each other (allowed: one of them)")
+        patterns("keep", self.keep)
         if self.wanted and self.bits <= scheme.bits:
             raise UserError(f"keep bits is {self.bits}, but all linears have {scheme.bits} (allowed: more bits)")
         least = bits_per_weight(scheme)
@@ -56,7 +74,7 @@ def choose(
     `rows` are the linears with name, shape and block_error, the relative squared error of the block's output with this
     linear alone rounded; `shared` names those that read one tensor. These are raised together, since engines fuse them
     (queries, keys and values; gate and up) and then need one precision. N worst are counted by that error before the
-    ones that go with them; a budget is spent by error per added bit.
+    ones that go with them, as are those that are named; a budget is spent by error per added bit.
     """
     cost = {row["name"]: _weights(row) * (mixing.bits - bits_per_weight(scheme, row["shape"][1])) for row in rows}
     spent = sum(_weights(row) * bits_per_weight(scheme, row["shape"][1]) for row in rows)
@@ -64,7 +82,7 @@ def choose(
     sets = _sets(rows, shared)
     if mixing.budget is None:
         worst = sorted(rows, key=lambda row: (-_error(row), row["name"]))[: mixing.worst]
-        names = {row["name"] for row in worst}
+        names = {row["name"] for row in worst} | {row["name"] for row in rows if mixing.names(row["name"])}
         kept = [row for each in sets if any(row["name"] in names for row in each) for row in each]
     else:
         kept, left = [], mixing.budget * weights - spent

@@ -25,6 +25,7 @@ from typing import Any, get_args
 
 from awqbench.errors import UserError, unknown_choice
 from awqbench.quantization.absorb import Form
+from awqbench.quantization.patterns import matches, patterns
 from awqbench.quantization.trace import Reading
 
 
@@ -39,7 +40,7 @@ class GroupOverride:
 
     def reads(self, name: str) -> bool:
         """Whether the module called `name`, relative to its block, is one of the readers."""
-        return any(_matches(pattern, name) for pattern in self.readers)
+        return any(matches(pattern, name) for pattern in self.readers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Overrides:
 
     def skips(self, name: str) -> bool:
         """Whether the linear with this full name is to stay in full precision."""
-        return any(_matches(pattern, name) for pattern in self.skip)
+        return any(matches(pattern, name) for pattern in self.skip)
 
     def check(self, linears: Iterable[str], stack: str) -> None:
         """Raise UserError for a pattern that matches none of the model's linears, full names, in its blocks `stack`."""
@@ -61,7 +62,7 @@ class Overrides:
         wanted = [(pattern, names) for pattern in self.skip]
         wanted += [(group.readers[0], sorted(inside)) for group in self.groups]
         for pattern, found in wanted:
-            if not any(_matches(pattern, name) for name in found):
+            if not any(matches(pattern, name) for name in found):
                 raise UserError(f"overrides: {pattern!r} matches no linear (allowed: names such as {found[0]!r})")
 
     def regroup(self, readings: Sequence[Reading]) -> list[tuple[Reading, GroupOverride | None]]:
@@ -102,7 +103,7 @@ def _parse(content: dict[str, Any]) -> Overrides:
     if not isinstance(groups, list) or not isinstance(skip, dict):
         raise UserError("group and skip are tables (allowed: [[group]] and [skip])")
     _keys("skip.", skip, ("linears",))
-    return Overrides(tuple(map(_group, groups)), _names("skip.linears", skip.get("linears", [])))
+    return Overrides(tuple(map(_group, groups)), patterns("skip.linears", skip.get("linears", [])))
 
 
 def _group(table: dict[str, Any]) -> GroupOverride:
@@ -114,7 +115,7 @@ def _group(table: dict[str, Any]) -> GroupOverride:
     for key, kind in (("absorber", str), ("proved", bool)):
         if not isinstance(table.get(key, True if kind is bool else ""), kind):
             raise UserError(f"group.{key} is {table[key]!r} (allowed: a {'name' if kind is str else 'boolean'})")
-    readers = _names("group.readers", table["readers"])
+    readers = patterns("group.readers", table["readers"])
     return GroupOverride(readers, table["absorber"], table["form"], table.get("proved", True))
 
 
@@ -122,21 +123,3 @@ def _keys(where: str, table: dict[str, Any], allowed: Sequence[str]) -> None:
     for key in table:
         if key not in allowed:
             raise unknown_choice("key", f"{where}{key}", (f"{where}{name}" for name in allowed))
-
-
-def _names(key: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise UserError(f"{key} is {value!r} (allowed: a list of names, or of expressions that begin with re:)")
-    for name in value:
-        if name.startswith("re:"):
-            try:
-                re.compile(name[3:])
-            except re.error as error:
-                raise UserError(f"{key}: {name!r} is no regular expression: {error}") from None
-    return tuple(value)
-
-
-def _matches(pattern: str, name: str) -> bool:
-    if pattern.startswith("re:"):
-        return re.fullmatch(pattern[3:], name) is not None
-    return name == pattern or name.endswith(f".{pattern}")

@@ -118,6 +118,8 @@ def settle(job: Job) -> Plan:
     linears = linears_of(blocks, stack)
     asked.check(linears, stack)
     kept = _kept(job, asked, linears, routers(blocks, stack))
+    names = [name for name in linears if name not in kept]
+    job.mixing.check_names(names)
     names_on_disk, warnings = disk_names(model), []
     if unfused and not names_on_disk:
         warnings.append("the experts have no names of their own in the source's files: only awqbench reads the result")
@@ -133,7 +135,7 @@ def settle(job: Job) -> Plan:
         shape=shape,
         stack=stack,
         blocks=len(blocks),
-        names=[name for name in linears if name not in kept],
+        names=names,
         kept=sorted(kept),
         outside=[name for name in linears_of(shape, "") if not name.startswith(f"{stack}.")],
         overrides=asked,

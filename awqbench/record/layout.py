@@ -39,6 +39,11 @@ class RunDirectory:
         return self.root / "cells"
 
     @property
+    def attributions(self) -> Path:
+        """A file per attribution of a backend's damage to its weights."""
+        return self.root / "attribution"
+
+    @property
     def parity(self) -> Path:
         """One folder per engine that was held against the reference on the unquantized model."""
         return self.root / "parity"

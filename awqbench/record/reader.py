@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from awqbench.errors import UserError
+from awqbench.record.attribution import Attribution
 from awqbench.record.layout import RunDirectory
 from awqbench.record.schema import SCHEMA_VERSION, CellResult, Comparison, Manifest, Verdict
 
@@ -37,6 +38,7 @@ class Run:
     verdict: Verdict | None = None
     quantization: dict[str, dict[str, Any]] = field(default_factory=dict)
     parity: list[Cell] = field(default_factory=list)
+    attributions: dict[str, Attribution] = field(default_factory=dict)
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -79,6 +81,8 @@ def load_run(path: str | Path) -> Run:
         run.verdict = read_record(layout.verdict, Verdict)
     for recipe in sorted(layout.root.glob("checkpoints/*/quantize.json")):
         run.quantization[recipe.parent.name] = _read_json(recipe)
+    for attribution in sorted(layout.attributions.glob("*.json")):
+        run.attributions[attribution.stem] = read_record(attribution, Attribution)
     return run
 
 

@@ -9,6 +9,7 @@ from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from awqbench.record.reader import Run
+from awqbench.report.sections.attribution import attributions
 from awqbench.report.sections.bands import band_chart, bands
 from awqbench.report.sections.bias import label_rates, lost_most, turned
 from awqbench.report.sections.coverage import coverage
@@ -76,6 +77,7 @@ def html(run: Run) -> str:
                 telemetry=telemetry(run),
                 engines=engines(run),
                 quantization=quantization(run),
+                attributions=attributions(run),
                 provenance=provenance(run),
                 style=Markup(style),
                 script=Markup(script),

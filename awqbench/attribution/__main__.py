@@ -1,0 +1,25 @@
+"""Attribution as a process: a JSON request on standard input, progress and the record as JSON lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from awqbench.executors.child import serve
+
+
+def attribute_request(request: dict[str, Any], progress: Callable[[int, int, str], None]) -> dict[str, Any]:
+    """See `awqbench.attribution.pipeline.attribute`."""
+    import torch
+
+    from awqbench.attribution.pipeline import attribute
+    from awqbench.backends.torch_engine import pick_device
+
+    if threads := request["threads"]:
+        torch.set_num_threads(threads)
+    return attribute({**request, "device": str(pick_device(request["device"]))}, progress).model_dump(mode="json")
+
+
+if __name__ == "__main__":
+    sys.exit(serve(attribute_request))
