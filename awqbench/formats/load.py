@@ -127,7 +127,12 @@ def _fill(model: PreTrainedModel, packed: _Packed, dtype: torch.dtype, device: s
     """Give every parameter and buffer what the files hold for it."""
     shards, names = packed.shards, Names(model)
     ignored = [r"rotary_emb\.inv_freq$", *(model._keys_to_ignore_on_load_unexpected or ())]  # computed, or not modelled
-    rest = {name for name in shards.entries if not any(re.search(pattern, name) for pattern in ignored)}
+    rest = {
+        name
+        for name in shards.entries
+        # As transformers has it, only what is unexpected: GPT-2's "attn.bias" would take c_attn's bias, too.
+        if names.in_model(name) or not any(re.search(pattern, name) for pattern in ignored)
+    }
     linears = [name for name in packed.schemes if f"{name}.{packed.layout.SUFFIXES[0]}" in rest]
     unfuse_packed(model, names, linears)
     experts = experts_on_disk(model)

@@ -93,6 +93,15 @@ def test_embeddings_that_differ_are_not_tied_whatever_the_config_says(written):
     torch.testing.assert_close(logits(load_quantized(case.out)), 2 * logits(case.model), rtol=1e-4, atol=1e-5)
 
 
+def test_a_bias_whose_name_looks_like_a_buffer_to_ignore_is_loaded(written):
+    """transformers ignores GPT-2's "attn.bias", a mask, where the model has none; "c_attn.bias" it has."""
+    case = written("gpt2")
+    change_tensors(case.out, lambda tensors: tensors["transformer.h.0.attn.c_attn.bias"].fill_(0.25))
+    bias = load_quantized(case.out).get_submodule("transformer.h.0.attn.c_attn").bias
+    assert bias is not None
+    assert bias.unique().tolist() == [0.25]
+
+
 def test_untied_embeddings_stay_apart(written):
     loaded = load_quantized(written("llama-untied").out)
     assert loaded.lm_head.weight is not loaded.model.embed_tokens.weight

@@ -57,6 +57,25 @@ def test_contradictions_are_refused(mixing: Mixing, message: str) -> None:
         mixing.check(SCHEME)
 
 
+def test_those_named_are_kept_with_those_that_go_with_them() -> None:
+    table = choose(ROWS, [["a", "c"]], SCHEME, Mixing(keep=["c"]))
+    assert [each["name"] for each in table["linears"]] == ["a", "c"]
+    both = choose(ROWS, [], SCHEME, Mixing(worst=1, keep=["re:[ad]"]))
+    assert [each["name"] for each in both["linears"]] == ["b", "a", "d"]
+
+
+def test_names_are_checked() -> None:
+    mixing = Mixing(keep=["mlp.down_proj", "re:.*\\.q_proj"])
+    mixing.check(SCHEME)
+    mixing.check_names(["layers.0.mlp.down_proj", "layers.0.self_attn.q_proj"])
+    with pytest.raises(UserError, match=r"'re:.*q_proj' matches no quantized linear .*'layers.0.mlp.down_proj'"):
+        mixing.check_names(["layers.0.mlp.down_proj"])
+    with pytest.raises(UserError, match="is no regular expression"):
+        Mixing(keep=["re:("]).check(SCHEME)
+    with pytest.raises(UserError, match="keep and a bits budget exclude each other"):
+        Mixing(keep=["a"], budget=5.0).check(SCHEME)
+
+
 def test_eight_bits_are_no_more_than_eight() -> None:
     with pytest.raises(UserError, match="all linears have 8"):
         Mixing(worst=1, bits=8).check(Scheme(8, 64))

@@ -26,13 +26,8 @@ def heatmap(shares: dict[tuple[int, str], float], x: str, name: str, title: str)
     every = max(1, round(26 / step))
     bare = {"domain": False, "ticks": False}
     drawn = chart.encode(
-        x=alt.X(
-            "x:O",
-            sort=columns,
-            title=x,
-            axis=alt.Axis(values=columns[::every], labelAngle=0, domain=False, ticks=False),
-        ),
-        y=alt.Y("y:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False)),
+        x=alt.X("x:O", sort=columns, title=x, axis=alt.Axis(values=columns[::every], labelAngle=0, **bare)),
+        y=alt.Y("y:N", sort=kinds, title=None, axis=alt.Axis(**bare)),
         color=alt.Color("sign:N", scale=alt.Scale(domain=["more", "less"], range=SERIES[:2]), legend=None),
         opacity=alt.Opacity("strength:Q", scale=alt.Scale(domain=[0, 1], range=[0.02, 1]), legend=None),
     ).properties(width=alt.Step(step), height=alt.Step(_STEP))
