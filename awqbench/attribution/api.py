@@ -6,14 +6,16 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from awqbench.attribution.subject import find_subject
-from awqbench.errors import UserError
+from awqbench.errors import UserError, unknown_choice
 from awqbench.executors.child import run_child
-from awqbench.record.attribution import Attribution
+from awqbench.record.attribution import Attribution, By
 from awqbench.record.files import write_model
 from awqbench.worker.client import WorkerFailed
+
+MOST_POINTS = 64
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,11 @@ def attribute(
     Raises UserError for what the caller can mend, InvalidMeasurement for damage that is not finite or a group that is
     too small, WorkerFailed if the process dies.
     """
+    if by not in get_args(By):
+        raise unknown_choice("grouping", by, get_args(By))
+    for name, value, most in (("top", top, 10**6), ("points", points, MOST_POINTS)):
+        if not 1 <= value <= most:
+            raise UserError(f"{name} is {value} (allowed: 1 to {most})")
     subject = find_subject(Path(path), reference, backend, trust_remote_code)
     if item_set is None and (given := attribute or group or loss):
         raise UserError(f"{given!r} says something about the items of a set (allowed: together with --set)")

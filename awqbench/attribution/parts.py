@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from awqbench.attribution.dense import Packed
-from awqbench.errors import unknown_choice
+from awqbench.record.attribution import By
 
-By = Literal["linear", "block", "kind"]
 # What float32 arithmetic leaves of a scale that is folded in and out again.
 _ROUNDING = 1e-6
 
@@ -33,7 +31,7 @@ class Part:
     added_bytes: int
 
     @property
-    def group(self) -> dict[str, str]:
+    def group(self) -> dict[By, str]:
         """What it belongs to, by each `By`."""
         block = "outside the blocks" if self.block is None else f"block {self.block}"
         return {"linear": self.name, "block": block, "kind": self.kind}
@@ -55,10 +53,8 @@ def changed_parts(
     return [_part(name, model.get_submodule(name), packed.get(name)) for name in owners], deltas
 
 
-def gathered(parts: Sequence[Part], by: str) -> dict[str, list[Part]]:
-    """The parts by what they are put back with. Raises UserError for an unknown `by`."""
-    if by not in get_args(By):
-        raise unknown_choice("grouping", by, get_args(By))
+def gathered(parts: Sequence[Part], by: By) -> dict[str, list[Part]]:
+    """The parts by what they are put back with."""
     found: dict[str, list[Part]] = {}
     for part in parts:
         found.setdefault(part.group[by], []).append(part)

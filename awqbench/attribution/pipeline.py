@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from awqbench.attribution.tables import entries, keep_patterns
 from awqbench.attribution.units import Units, item_units, text_units
 from awqbench.errors import UserError
 from awqbench.fingerprint import model_hash
-from awqbench.record.attribution import Attribution, Stage
+from awqbench.record.attribution import Attribution, By, Stage
 from awqbench.sources.models import check_causal_lm, load_tokenizer
 from awqbench.stats.inputs import Floats
 
@@ -55,11 +55,6 @@ class _Attributing:
         self.points: int = request["points"]
         self.notes: list[str] = []
         self.done, self.total, self.what = 0, 1, "loading"
-        if not 1 <= self.points <= 64:
-            raise UserError(f"points is {self.points} (allowed: 1 to 64)")
-        if request["top"] < 1:
-            raise UserError(f"top is {request['top']} (allowed: 1 or more)")
-        gathered([], request["by"])
         self.units = self._units(scratch)
 
     def run(self) -> Attribution:
@@ -85,9 +80,9 @@ class _Attributing:
         by_parameter = path_integral(model, deltas, damage, units.estimating, self.points, self._tick)
         shares = _by_part(parts, by_parameter)
         total = sample.amount(estimating)
-        tables = {by: entries(gathered(parts, by), shares, sample, total) for by in ("linear", "block", "kind")}
+        tables = {by: entries(gathered(parts, by), shares, sample, total) for by in get_args(By)}
         confirmer = Confirmer(model, deltas, units, confirming, self._tick)
-        by: str = self.request["by"]
+        by: By = self.request["by"]
         sets = gathered(parts, by)
         ranked = {entry.name: sets[entry.name] for entry in tables[by][: cost.top]}
         for place, entry in enumerate(tables[by][: cost.top]):

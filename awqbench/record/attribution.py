@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from awqbench.record.schema import Model
 
 ATTRIBUTION_VERSION = 1
+
+By = Literal["linear", "block", "kind"]
 
 
 class Amount(Model):
@@ -73,7 +75,7 @@ class Attribution(Model):
     reference: str
     reference_hash: str
     measure: dict[str, Any] = Field(description="name, unit, text or set, group, and how units were chosen")
-    by: str
+    by: By
     points: int = Field(description="Gauss-Legendre nodes")
     seed: int
     estimating: Stage

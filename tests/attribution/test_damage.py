@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from awqbench.attribution.damage import Divergence, Items, Question
 from awqbench.attribution.dense import load_candidate
 from awqbench.backends.torch_engine import log_softmax, score_row
-from awqbench.suites.divergence import divergences
+from awqbench.suites.distances import divergences
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_divergence_is_the_suites(models: tuple[nn.Module, nn.Module], ids: Tens
     with torch.no_grad():
         damage.record(reference, 0)
         assert float(damage.loss(reference, 0)) == pytest.approx(0, abs=1e-7)
-    expected = divergences(*(log_softmax(logits(model, tuple(window))[:-1]) for model in models)).kl.mean()
+    expected = divergences(*(log_softmax(logits(model, tuple(window))[:-1]) for model in models)).values["kl"].mean()
     assert float(damage.loss(candidate, 0)) == pytest.approx(expected, rel=1e-4)
 
 
@@ -48,10 +48,10 @@ def nll(model: nn.Module, choice: int) -> float:
 @pytest.mark.parametrize("kind", ["choice", "nll", "preference"])
 def test_items_are_scored_as_the_suites_score_them(models: tuple[nn.Module, nn.Module], kind: str) -> None:
     def loss(model: nn.Module) -> float:
-        first, second = nll(model, 0), nll(model, 1)
+        first, second = nll(model, 0) / 6, nll(model, 1) / 2
         if kind == "preference":
             return second - first
-        return second if kind == "nll" else float(np.logaddexp(-first / 6, -second / 2) + second / 2)
+        return second if kind == "nll" else float(np.logaddexp(-first, -second) + second)
 
     reference, candidate = models
     damage = Items([QUESTION], ["c"], kind)  # type: ignore[arg-type]

@@ -24,10 +24,10 @@ def heatmap(shares: dict[tuple[int, str], float], x: str, name: str, title: str)
     chart = alt.Chart(data).mark_rect(stroke=LINE, strokeWidth=1)
     step = min(_STEP, _WIDEST // max(1, len(columns)))
     every = max(1, round(26 / step))
-    bare = {"domain": False, "ticks": False}
+    shown = alt.Axis(values=columns[::every], labelAngle=0, domain=False, ticks=False)
     drawn = chart.encode(
-        x=alt.X("x:O", sort=columns, title=x, axis=alt.Axis(values=columns[::every], labelAngle=0, **bare)),
-        y=alt.Y("y:N", sort=kinds, title=None, axis=alt.Axis(**bare)),
+        x=alt.X("x:O", sort=columns, title=x, axis=shown),
+        y=alt.Y("y:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False)),
         color=alt.Color("sign:N", scale=alt.Scale(domain=["more", "less"], range=SERIES[:2]), legend=None),
         opacity=alt.Opacity("strength:Q", scale=alt.Scale(domain=[0, 1], range=[0.02, 1]), legend=None),
     ).properties(width=alt.Step(step), height=alt.Step(_STEP))
