@@ -1,4 +1,4 @@
-"""Distances by band, and changes from the reference that have a sign, in the comparison."""
+"""Distances by band, changes that have a sign, and items of unequal weight, in the comparison."""
 
 from __future__ import annotations
 
@@ -70,3 +70,36 @@ def test_a_mean_over_bands_is_no_test_of_its_own() -> None:
     assert found.by_band
     assert found.p is not None
     assert found.p_adjusted is None
+
+
+def documents(backend: str, role: Any, losses: np.ndarray, words: np.ndarray) -> Cell:
+    rows = [
+        {"metric": "p/word_perplexity", "item_id": f"d{i:02d}", "cluster": f"d{i:02d}", "score": loss, "weight": count}
+        for i, (loss, count) in enumerate(zip((losses / words).tolist(), words.tolist(), strict=True))
+    ]
+    metric = Metric(
+        id="p/word_perplexity", value=1.0, unit="perplexity", n=len(rows), protocol="p", higher_is_better=False,
+        pairing="log-ratio",
+    )  # fmt: skip
+    result = CellResult(
+        backend=backend, suite="s", kind="perplexity", role=role, key="k", status="ok", metrics=[metric]
+    )
+    return Cell(result, item_table(rows))
+
+
+def test_weighted_items_pair_to_the_ratio_of_their_figures() -> None:
+    rng = np.random.default_rng(0)
+    words = np.exp(rng.normal(6, 0.8, 60))
+    before = words * rng.normal(3, 0.3, 60)
+    after = before + words * rng.normal(0.05, 0.02, 60)
+    cells = [documents("r", "reference", before, words), documents("awq", "candidate", after, words)]
+    (found,) = compare_tables(cells, "r", None).differences
+    assert found.baseline_value == pytest.approx(np.exp(before.sum() / words.sum()))
+    assert found.candidate_value == pytest.approx(np.exp(after.sum() / words.sum()))
+    assert found.delta == pytest.approx(found.candidate_value / found.baseline_value - 1)
+    # Lengths that differ by themselves make no interval wide: 0.02 / sqrt(60), and more for the unequal weights.
+    assert found.ci_low < np.expm1(0.05) < found.ci_high
+    assert found.ci_high - found.ci_low < 0.02
+    # On a part of the documents the weights are those of the part.
+    (part,) = compare_tables([cells[0], documents("awq", "candidate", after[:9], words[:9])], "r", None).differences
+    assert part.delta == pytest.approx(np.expm1((after - before)[:9].sum() / words[:9].sum()))

@@ -11,6 +11,7 @@ from awqbench.compare.cell import Cell
 from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.record.schema import GROUP_PREFIX, Flips
 from awqbench.stats.inputs import Bools, Floats, as_scores
+from awqbench.stats.ratio import linearized
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def pair_items(baseline: Cell, candidate: Cell, metric: str, *, distance: bool, 
 
     distance: the scores are distances to the reference, which therefore has no scores of its own. cluster: the column
     that names items which are not independent; items without a name are clusters of their own.
+    Where items have a weight, scores are linearized: their mean is the weighted one, over the shared items.
     Raises InvalidMeasurement for scores that are not finite, items measured twice, or no shared item; UserError for a
     column that is not there.
     """
@@ -100,10 +102,16 @@ def pair_items(baseline: Cell, candidate: Cell, metric: str, *, distance: bool, 
     if shared.empty:
         raise InvalidMeasurement(f"{what}: no item in common with {baseline.result.backend}")
     shared = shared.sort_values("item_id", ignore_index=True)
+    weights = _floats(shared["weight"]) if "weight" in shared else np.full(len(shared), np.nan)
+
+    def scores(column: str, name: str) -> Floats:
+        found = as_scores(_floats(shared[column]), name, 1)
+        return found if np.isnan(weights).all() else linearized(found, weights)
+
     return Pairs(
         shared,
-        as_scores(_floats(shared["score_base"]), f"{baseline.result.backend}/{baseline.result.suite} {metric}", 1),
-        as_scores(_floats(shared["score_cand"]), what, 1),
+        scores("score_base", f"{baseline.result.backend}/{baseline.result.suite} {metric}"),
+        scores("score_cand", what),
         list(shared["cluster"]),
         only_baseline=len(before) - len(shared),
         only_candidate=len(after) - len(shared),

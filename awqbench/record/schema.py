@@ -25,6 +25,7 @@ ITEM_COLUMNS: dict[str, str] = {
     "gold": "string",
     "tokens": "Int64",
     "margin": "float64",  # best over second-best choice, in the metric's own log-likelihoods (nats)
+    "weight": "float64",  # of the item in its metric, which is a weighted mean then; missing: all alike
 }
 
 Status = Literal["ok", "failed", "skipped", "not_applicable"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from awqbench.record.schema import Metric, Pairing
 from awqbench.sources.texts import resolve_text
 from awqbench.spec import PerplexitySpec
 from awqbench.stats.inputs import Floats
+from awqbench.stats.ratio import linearized
 from awqbench.suites.base import Context, Measurement, budget_suffix, item_table
 from awqbench.suites.documents import plain_documents, tokenizer_hash
 from awqbench.suites.likelihood import encode, prefix_id, score_pairs
@@ -45,18 +46,15 @@ def document(text: str, counted: str | None = None) -> Document:
 def measure(context: Context) -> Measurement:
     """`perplexity/<text>/<rolling or wikitext>@<window>/<what>`: word_perplexity, byte_perplexity and bits_per_byte.
 
-    exp(sum of NLL / sum of words or bytes), over all documents. A row per document, whose score is its NLL over the
-    mean number of words (bytes) of the protocol's documents: the mean of the rows is the figure's logarithm, and rows
-    pair. Documents are the clusters.
+    exp(sum of NLL / sum of words or bytes), over all documents. A row per document, whose score is its own NLL per word
+    (byte) and whose weight is its number of words (bytes): rows pair to the ratio of two models' figures. Documents are
+    the clusters.
     """
     context.require("score")
     spec: PerplexitySpec = context.suite
     check_window(context, spec.window)
     label, documents = _documents(spec)
     budget = budget_suffix(spec.documents, len(documents), context.draw)
-    # The noise floor's share of the documents is scored on the scale of all of them, so that its rows pair.
-    drawn = [documents[i] for i in replace(context, share=1.0).chosen(len(documents), spec.documents)]
-    scale = {unit: float(np.mean([getattr(d, unit) for d in drawn])) for unit in ("words", "bytes")}
     places = context.chosen(len(documents), spec.documents)
     documents = [documents[i] for i in places]
     losses, tokens, windows = _score(context, spec.window, documents)
@@ -76,9 +74,9 @@ def measure(context: Context) -> Measurement:
         rows += [
             {
                 "metric": f"{prefix}/{what}", "item_id": name, "cluster": name, "nll": nll, "tokens": count,
-                "score": nll / scale[unit] / logarithm,
+                "score": nll / weight / logarithm, "weight": weight,
             }
-            for name, nll, count in zip(names, losses.tolist(), tokens, strict=True)
+            for name, nll, count, weight in zip(names, losses.tolist(), tokens, weights.tolist(), strict=True)
         ]  # fmt: skip
     return Measurement(metrics, item_table(rows))
 
@@ -119,7 +117,7 @@ def _metric(
 ) -> Metric:
     """Sum of losses over sum of weights; its interval is that of a ratio, linearized, over documents."""
     ratio = float(losses.sum() / weights.sum())
-    low, high = cluster_interval(ratio + (losses - ratio * weights) / weights.mean(), names)
+    low, high = cluster_interval(linearized(losses / weights, weights), names)
     bits = id.endswith("bits_per_byte")
     pairing: Pairing = "difference" if bits else "log-ratio"
     shown = [x if x is None or bits else math.exp(x) for x in (ratio, low, high)]

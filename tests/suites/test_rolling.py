@@ -49,11 +49,11 @@ def test_a_worked_example(make_context: Callable[..., Context], uniform_worker: 
     assert (word.detail["windows"], word.detail["tokens_predicted"]) == (2 + -(-sizes[2] // 7), sum(sizes))
     by_document = math.exp(np.mean([loss / count for loss, count in zip(losses, words, strict=True)]))
     assert word.detail["mean_over_documents"] == pytest.approx(by_document, rel=1e-5)
-    # The rows' mean is the figure's logarithm, so that two models' rows pair to the ratio of their figures.
+    # The rows' weighted mean is the figure's logarithm, so that two models' rows pair to the ratio of their figures.
     for metric in measured.metrics:
         rows = measured.items[measured.items.metric == metric.id]
         logarithm = metric.value if metric is bits else math.log(metric.value)
-        assert rows.score.mean() == pytest.approx(logarithm, rel=1e-9)
+        assert np.average(rows.score, weights=rows.weight) == pytest.approx(logarithm, rel=1e-9)
         assert rows.nll.tolist() == pytest.approx(losses, rel=1e-5)
         assert rows.cluster.is_unique
 

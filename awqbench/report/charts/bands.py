@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 from markupsafe import Markup
@@ -27,7 +28,7 @@ def by_band(points: list[BandPoint], backends: list[str], unit: str, name: str, 
     colours, shapes = palette(backends)
     top = max(max(point.value, point.high or 0.0) for point in points)
     axis = alt.Scale(domain=[0, top], nice=True)
-    charts = []
+    charts: list[Any] = []
     for attribute in dict.fromkeys(point.attribute for point in points):
         own = [point for point in points if point.attribute == attribute]
         order = list(dict.fromkeys(point.band for point in own))
@@ -39,10 +40,12 @@ def by_band(points: list[BandPoint], backends: list[str], unit: str, name: str, 
             color=alt.Color("backend:N", scale=colours),
         )
         interval = base.mark_rule(strokeWidth=1.5).encode(
-            y=alt.Y("low:Q", title=unit, scale=axis, axis=alt.Axis(tickCount=5, domain=False)), y2="high:Q"
+            # One axis for all: its title stands once.
+            y=alt.Y("low:Q", title=None if charts else unit, scale=axis, axis=alt.Axis(tickCount=5, domain=False)),
+            y2="high:Q",
         )
         point = base.mark_point(filled=True, size=60, opacity=1).encode(
             y=alt.Y("value:Q", scale=axis), shape=alt.Shape("backend:N", scale=shapes)
         )
-        charts.append(alt.layer(interval, point).properties(width=78 * len(order), height=180))
+        charts.append(alt.layer(interval, point).properties(width=72 * len(order), height=180))
     return to_svg(alt.hconcat(*charts, spacing=30), name, title)
