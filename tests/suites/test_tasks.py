@@ -199,6 +199,15 @@ def test_fewshot_has_an_id_of_its_own(make_context: MakeContext, folder: Path) -
     assert "1-shot" in measured.metrics[0].protocol
 
 
+def test_groups_and_tags_are_their_tasks(make_context: MakeContext, folder: Path) -> None:
+    (folder / "tagged.yaml").write_text("tag: tiny_tag" + CHOICE.replace("tiny_choice", "tiny_tagged"))
+    (folder / "group.yaml").write_text("group: tiny_group\ntask: [tiny_choice, tiny_generate]\n")
+    measured = measure(make_context("tasks", tasks=["tiny_group", "tiny_tag"], include_path=str(folder), limit=1))
+    assert {metric.id.split("/")[1] for metric in measured.metrics} == {
+        "tiny_choice+1", "tiny_generate+1", "tiny_tagged+1",
+    }  # fmt: skip
+
+
 def test_own_task_loads_and_is_quiet(make_context: MakeContext, capfd: pytest.CaptureFixture[str]) -> None:
     measured = measure(make_context("tasks", tasks=["awqbench_commonplace"], limit=8))
     assert [metric.id for metric in measured.metrics] == [
