@@ -105,8 +105,8 @@ def _paired(baseline: Cell, candidate: Cell, metric: Metric, sign: float, cluste
         float(change.mean()),
         logarithmic,
         pairs.n,
-        None if pairs.reference is None else _value(pairs.reference, logarithmic),
-        _value(pairs.candidate, logarithmic),
+        None if pairs.reference is None else mean_value(pairs.reference, logarithmic),
+        mean_value(pairs.candidate, logarithmic),
         flips=pairs.flips(),
         pairs=pairs,
     )
@@ -144,7 +144,8 @@ def is_binary(pairs: Pairs, metric: Metric) -> bool:
     return bool((pairs.change() == 0).all() and scores.min() >= -1 and scores.max() <= 1)
 
 
-def _value(scores: Floats, logarithmic: bool) -> float:
+def mean_value(scores: Floats, logarithmic: bool) -> float:
+    """The figure that people know of a side's scores: their mean, or its exponential for logarithms."""
     mean = float(scores.mean())
     return math.exp(mean) if logarithmic else mean
 
@@ -155,7 +156,8 @@ def _smallest(bounds: Bounds) -> float | None:
         # Without any flip the rate is not zero but unknown: two in n + 2 is the adjusted interval's guess.
         return mde(bounds.n, flips=min(1.0, max((bounds.plus + bounds.minus) / bounds.n, 2 / (bounds.n + 2))))
     if isinstance(bounds, MeanBounds):
-        return mde(1, sd=bounds.se) if bounds.se > 0 else None
+        return mde(1, sd=bounds.se, df=bounds.df) if bounds.se > 0 else None
     if isinstance(bounds, BootstrapBounds):
-        return mde(1, sd=float(bounds.draws.std())) if bounds.draws.std() > 0 else None
+        spread = float(bounds.draws.std()) * bounds.widen
+        return mde(1, sd=spread, df=bounds.df) if spread > 0 else None
     return None

@@ -117,6 +117,6 @@ def _row(
     except InvalidMeasurement:
         return row.model_copy(update=update | {"too_few": True})
     if bounds.se > 0:
-        update["mde"] = shown(mde(1, sd=bounds.se))
+        update["mde"] = shown(mde(1, sd=bounds.se, df=bounds.df))
     update |= {"ci_low": shown(bounds.lower(_TAIL)), "ci_high": shown(bounds.upper(_TAIL)), "p": two_sided_p(bounds)}
     return row.model_copy(update=update)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from awqbench.compare.cell import Cell
-from awqbench.compare.effect import is_binary, measure_effect
+from awqbench.compare.effect import is_binary, mean_value, measure_effect
 from awqbench.compare.groups import SLICED, group_bounds, group_masks
 from awqbench.compare.pairs import Pairs, pair_items
 from awqbench.errors import InvalidMeasurement
@@ -85,7 +85,7 @@ def group_trials(gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric) -> 
     distance = metric.pairing == "to-reference" and baseline.result.role == "reference"
     pairs = pair_items(baseline, cell, metric.id, distance=distance, cluster=gate.cluster)
     sign = _sign(metric)
-    base = None if distance else measure_effect(baseline, cell, metric, cluster=gate.cluster).baseline_value
+    base = None if pairs.reference is None else mean_value(pairs.reference, metric.pairing == "log-ratio")
     scale = scale_for(gate, metric, base, sign)
     trials = [
         _group_trial(gate, cell, baseline, metric, pairs, scale, attribute, str(group))

@@ -10,6 +10,7 @@ from awqbench.stats.noninferiority import NonInferiority, noninferiority
 from awqbench.stats.paired import PairedDelta, paired_delta
 from awqbench.stats.permutation import sign_flip
 from awqbench.stats.power import mde, required_n
+from awqbench.stats.simultaneous import simultaneous_differences
 from awqbench.stats.worst_group import WorstGroup, worst_group
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "ratio_of_medians",
     "required_n",
     "sign_flip",
+    "simultaneous_differences",
     "worst_group",
 ]

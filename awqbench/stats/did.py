@@ -43,7 +43,8 @@ def difference_in_differences(
 
     delta: float array (n,), candidate minus reference per item. in_group: bool array (n,). clusters: (n,) names; one
     template asked about every group is one cluster, and what hits all groups alike then cancels. Bounds as in
-    `contrast_bounds`: nothing is drawn, `seed` is accepted so that all paired tests are called alike.
+    `contrast_bounds`: nothing is drawn, `seed` is accepted so that all paired tests are called alike. Assumes that
+    clusters are independent; for one attribute with many groups see `simultaneous_differences`.
     Raises InvalidMeasurement when the group or the rest has fewer than two items or two clusters.
     """
     array = as_scores(delta, "delta")
@@ -51,9 +52,14 @@ def difference_in_differences(
     if member.shape != array.shape or member.dtype != np.bool_:
         raise UserError(f"in_group must be {array.size} booleans, got {member.dtype} of shape {member.shape}")
     codes = cluster_codes(clusters, array.size)
-    plain = clustered_contrast_of_two(array, member, codes)
-    bounds = contrast_bounds(array, member, codes, binary=is_binary(array) if binary is None else binary)
+    return group_effect(array, member, codes, level, is_binary(array) if binary is None else binary)
+
+
+def group_effect(array: Floats, member: Bools, codes: Codes, level: float, binary: bool) -> GroupEffect:
+    """`difference_in_differences` of checked arrays."""
     tail = (1 - check_share(level, "level")) / 2
+    plain = clustered_contrast_of_two(array, member, codes)
+    bounds = contrast_bounds(array, member, codes, binary=binary)
     return GroupEffect(
         estimate=plain.estimate,
         low=bounds.lower(tail),
@@ -71,22 +77,16 @@ def difference_in_differences(
 def contrast_bounds(delta: Floats, in_group: Bools, codes: Codes, *, binary: bool) -> MeanBounds:
     """Bounds for the difference of two groups' mean deltas: the cluster-robust t, corrected for skewness.
 
-    binary: each side first gets two clusters of average size, one all +1 and one all -1, so that groups without a flip
-    keep an interval (Bonett & Price, J. Educ. Behav. Stat. 37 (2012), at the level of clusters).
+    binary: each side first gets two items of its own, one +1 and one -1, so that groups without a flip keep an interval
+    (Bonett & Price, J. Educ. Behav. Stat. 37 (2012)). As in `discordant_bounds` this takes flips to be independent
+    until some are seen: where whole clusters would flip at once and none has yet, the interval is too narrow.
     """
-    if not binary:
-        return clustered_contrast_of_two(delta, in_group, codes)
-    values, member, labels = [delta], [in_group], [codes]
-    following = int(codes.max()) + 1
-    for side in (True, False):
-        there = codes[in_group == side]
-        size = max(1, round(there.size / max(1, np.unique(there).size)))
-        for sign in (1.0, -1.0):
-            values.append(np.full(size, sign))
-            member.append(np.full(size, side))
-            labels.append(np.full(size, following, dtype=np.intp))
-            following += 1
-    return clustered_contrast_of_two(np.concatenate(values), np.concatenate(member), np.concatenate(labels))
+    if binary:
+        first = int(codes.max()) + 1
+        delta = np.concatenate([delta, [1.0, -1.0, 1.0, -1.0]])
+        in_group = np.concatenate([in_group, [True, True, False, False]])
+        codes = np.concatenate([codes, np.arange(first, first + 4)])
+    return clustered_contrast_of_two(delta, in_group, codes)
 
 
 def clustered_contrast_of_two(values: Floats, in_group: Bools, codes: Codes) -> MeanBounds:

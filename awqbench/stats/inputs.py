@@ -50,12 +50,10 @@ def cluster_codes(clusters: Clusters, n: int) -> Codes:
     names = list(clusters)
     if len(names) != n:
         raise UserError(f"clusters has {len(names)} entries for {n} items")
+    if any(name is None or (not isinstance(name, str) and str(name) in {"nan", "NaT", "<NA>"}) for name in set(names)):
+        raise InvalidMeasurement("clusters has a missing name: give items that are alone a name of their own")
     seen: dict[str, int] = {}
-    codes = np.empty(n, dtype=np.intp)
-    for i, name in enumerate(names):
-        if name is None or (not isinstance(name, str) and str(name) in {"nan", "NaT", "<NA>"}):
-            raise InvalidMeasurement("clusters has a missing name: give items that are alone a name of their own")
-        codes[i] = seen.setdefault(str(name), len(seen))
+    codes = np.array([seen.setdefault(str(name), len(seen)) for name in names], dtype=np.intp)
     if len(seen) < 2:
         raise InvalidMeasurement(
             f"all {n} items are in one cluster: independent repetitions are needed for an interval"

@@ -47,6 +47,8 @@ def noninferiority(
     With binary losses (-1, 0, 1; found by looking, unless `binary` says) the bounds are Tango's score bounds, so
     identical answers on a few items prove no small margin, and none prove a margin of 0. Other losses use the
     cluster-robust t, corrected for skewness, or with method="bootstrap" the BCa cluster bootstrap drawn with `seed`.
+    Assumes that items (or clusters) are independent draws of what the verdict is about; docs/statistics.md has measured
+    error rates, and the limits: skewed losses in few clusters, and whole clusters that flip at once.
     Raises InvalidMeasurement for losses that are not finite, fewer than two items or two clusters.
     Source: Tango 1998 (doi 10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B); ICH E9 and E10.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from scipy import stats
+from scipy import optimize, stats
 
 from awqbench.errors import UserError
 from awqbench.stats.inputs import check_share
@@ -21,16 +21,23 @@ def mde(
     power: float = 0.8,
     alpha: float = 0.05,
     sided: Sided = "two",
+    df: float = math.inf,
 ) -> float:
     """The smallest mean paired difference that `n` independent items show with the given power, in the score's unit.
 
-    (z_alpha + z_power) * sd / sqrt(n); 2.80 * sd / sqrt(n) by default. `sd` is that of the per-item differences;
-    for right/wrong scores give `flips`, the share of items that change, whose sd is about its square root.
-    Source: the usual normal approximation; Miller, arXiv 2411.00640, section 5.
+    (z_alpha + z_power) * sd / sqrt(n); 2.80 * sd / sqrt(n) by default. `sd` is that of the per-item differences. For
+    items in clusters give n=1, the standard error as `sd` and its degrees of freedom `df`, which matter under 30
+    clusters: the sum of z is then the noncentrality at which Student's t test has the power.
+    For right/wrong scores give `flips`, the share of items that change: their sd is about its square root. An effect
+    changes at least as many items as it is large, so that n items show none below (z_alpha + z_power)^2 / n.
+    Assumes that the estimate is about normal: with fewer than ten changed items the power is rough.
+    Source: Miller, arXiv 2411.00640, section 5; Cohen, Statistical Power Analysis (1988), chapter 2.
     """
     if n < 1:
         raise UserError(f"n must be at least 1, got {n!r}")
-    return _reach(power, alpha, sided) * _spread(sd, flips) / math.sqrt(n)
+    reach = _reach(power, alpha, sided, df)
+    effect = reach * _spread(sd, flips) / math.sqrt(n)
+    return effect if flips is None or effect < flips else min(1.0, reach**2 / n)
 
 
 def required_n(
@@ -44,16 +51,28 @@ def required_n(
 ) -> int:
     """Independent items that show a mean paired difference of `effect` with the given power (one-sided by default).
 
-    For a gate whose true loss is zero, `effect` is the margin. Inverse of `mde`.
+    ((z_alpha + z_power) * sd / effect)^2, rounded up: the inverse of `mde`, with its assumptions and source. For a gate
+    whose true loss is zero, `effect` is the margin. Items in clusters need this times the design effect,
+    1 + (items of a cluster - 1) * their correlation.
     """
     if not effect > 0:
         raise UserError(f"effect must be above 0, got {effect!r}")
-    return max(2, math.ceil((_reach(power, alpha, sided) * _spread(sd, flips) / effect) ** 2))
+    spread = _spread(sd, flips)
+    if flips is not None:
+        spread = max(spread, math.sqrt(min(effect, 1.0)))
+    return max(2, math.ceil((_reach(power, alpha, sided, math.inf) * spread / effect) ** 2))
 
 
-def _reach(power: float, alpha: float, sided: Sided) -> float:
+def _reach(power: float, alpha: float, sided: Sided, df: float) -> float:
     tail = check_share(alpha, "alpha") / (2 if sided == "two" else 1)
-    return float(stats.norm.isf(tail) - stats.norm.isf(check_share(power, "power")))
+    if not df > 0:
+        raise UserError(f"df must be above 0, got {df!r}")
+    wanted = check_share(power, "power")
+    if math.isinf(df):
+        return float(stats.norm.isf(tail) - stats.norm.isf(wanted))
+    critical = float(stats.t.isf(tail, df))
+    missing = lambda shift: float(stats.nct.sf(critical, df, shift)) - wanted  # noqa: E731
+    return float(optimize.brentq(missing, 0.0, 3 * critical + 10)) if missing(0.0) < 0 else 0.0
 
 
 def _spread(sd: float | None, flips: float | None) -> float:

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import stats
-
 from awqbench.stats.bounds import Bounds
+from awqbench.stats.student import t_quantile, t_tail
 
 VerdictName = Literal["pass", "fail", "inconclusive"]
 _MOST = 1e6  # more than a million times the items in hand is not a plan
@@ -51,7 +50,7 @@ def items_needed(
     Found by scaling the data until the bound at z_alpha + z_power clears the margin. None when the estimate sits on
     the margin, or when no realistic number of items would do.
     """
-    stricter = float(stats.norm.sf(stats.norm.isf(alpha) + stats.norm.isf(1 - power)))
+    stricter = t_tail(t_quantile(alpha) + t_quantile(1 - power))
     beyond = bounds.estimate > margin or (sided == "two" and bounds.estimate < -margin)
 
     def decided(factor: float) -> bool:

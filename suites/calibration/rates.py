@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,14 @@ from scipy import stats
 from awqbench.stats.bounds import Bounds
 
 FAMILY = 0.01  # chance that any of all counts leaves its limits although every rate is as promised
+# Promises that no remedy keeps; docs/statistics.md names each as a limit.
+KNOWN = {
+    "flips": r"^(5|10) clusters .*70 % of flips shared.*loss 5|100 % of flips shared",
+    "means": r"^log-normal|^exponential, (20 items|5 clusters|10 clusters)",
+    "bootstrap": r"^log-normal|^exponential, 20 items",
+    "sign flip": r"^exponential",
+    "power": r"(5|10) clusters of (20|40)$",
+}
 Draws = npt.NDArray[np.float64]
 
 
@@ -36,6 +45,11 @@ class Rate:
     def share(self) -> float:
         """Observed rate."""
         return self.hits / self.runs
+
+    @property
+    def known(self) -> bool:
+        """Whether the page names this scenario as a limit."""
+        return self.study in KNOWN and bool(re.search(KNOWN[self.study], self.scenario))
 
     def limits(self, counts: int) -> tuple[float, float]:
         """Smallest and largest hits that fit the nominal rate, each with FAMILY shared equally over `counts` rates."""

@@ -1,10 +1,11 @@
-"""Cluster-robust means: the textbook cases, and honest false-alarm rates."""
+"""Cluster-robust means: the textbook cases."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.api import OLS
 
 from awqbench.errors import InvalidMeasurement
 from awqbench.stats.clustered import clustered_contrast, clustered_mean
@@ -56,26 +57,41 @@ def test_bounds_and_p_values_agree(seed: int, alpha: float) -> None:
     assert bounds.lower(alpha) < bounds.estimate < bounds.upper(alpha)
 
 
-@pytest.mark.parametrize("clusters", [4, 12, 40])
-def test_false_alarms_with_unequal_clusters(clusters: int) -> None:
-    """A 5 % test raises 5 % false alarms; treating the items as independent would raise far more."""
-    rng = np.random.default_rng(clusters)
-    alarms = naive = 0
-    for _ in range(1000):
-        codes = np.repeat(np.arange(clusters), rng.integers(1, 12, clusters))
-        values = rng.normal(size=clusters)[codes] + rng.normal(0, 0.5, codes.size)
-        alarms += clustered_mean(values, codes).p_greater(0) < 0.05
-        naive += clustered_mean(values, np.arange(codes.size)).p_greater(0) < 0.05
-    assert alarms <= stats.binom.isf(1e-4, 1000, 0.05)
-    assert alarms >= 20
-    assert naive > 120
-
-
-def test_skewed_losses_are_not_passed_too_easily() -> None:
-    """Exponential losses with the margin at their mean: plain t passes 10 % of the time, the corrected one near 5 %."""
+def test_equal_crossed_clusters_are_cluster_robust_least_squares() -> None:
+    """statsmodels divides by N - K, which clusters do not need; else the standard errors are the same."""
     rng = np.random.default_rng(0)
-    passed = sum(clustered_mean(rng.exponential(size=30), np.arange(30)).p_less(1.0) < 0.05 for _ in range(1000))
-    assert passed < 80
+    values, codes, member = rng.normal(size=120), np.repeat(np.arange(12), 10), np.tile(np.arange(10) < 4, 12)
+    theirs = OLS(values, np.column_stack([np.ones(120), member])).fit(cov_type="cluster", cov_kwds={"groups": codes})
+    ours = clustered_contrast(values, member, codes)
+    assert ours.estimate == pytest.approx(theirs.params[1])
+    assert ours.se == pytest.approx(theirs.bse[1] * np.sqrt(118 / 119))
+
+
+def test_the_skewness_is_fishers() -> None:
+    values = np.random.default_rng(0).exponential(size=12)
+    # sum U^3 / (sum U^2)^1.5 of unbiased moments is the k-statistic over the square root of n
+    assert clustered_mean(values, np.arange(12)).skew == pytest.approx(stats.skew(values, bias=False) / np.sqrt(12))
+    assert clustered_mean(values[:2], np.arange(2)).skew == 0
+
+
+@given(st.lists(st.integers(1, 9), min_size=3, max_size=8), st.integers(0, 99))
+def test_degrees_of_freedom_are_those_of_the_matrices_written_out(sizes: list[int], seed: int) -> None:
+    """tr(G)^2 / tr(G^2), for independent items and for items of a cluster that always agree; the smaller counts."""
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    n, share = codes.size, np.array(sizes) / codes.size
+    hat = np.eye(n) - 1 / n
+    pick = (codes[:, None] == np.arange(len(sizes))).astype(float) / np.sqrt(1 - share)
+    found = []
+    for spread in (np.eye(n), (codes[:, None] == codes).astype(float)):
+        matrix = pick.T @ hat @ spread @ hat @ pick
+        found.append(np.trace(matrix) ** 2 / np.trace(matrix @ matrix))
+    values = np.random.default_rng(seed).normal(size=n)
+    assert clustered_mean(values, codes).df == pytest.approx(min(found))
+
+
+def test_a_giant_cluster_is_about_one_draw() -> None:
+    codes = np.r_[np.zeros(100, dtype=np.intp), 1 + np.repeat(np.arange(20), 5)]
+    assert 1 < clustered_mean(np.random.default_rng(0).normal(size=200), codes).df < 1.5
 
 
 def test_one_cluster_is_no_sample() -> None:

@@ -14,13 +14,15 @@ def markdown(rates: Sequence[Rate]) -> str:
     """Per cent, in bold where a promise is broken, in brackets where a test is more cautious than its level."""
     counts = len(rates)
     broken = [rate for rate in rates if rate.broken(counts)]
-    runs = rates[0].runs
+    runs = max(rate.runs for rate in rates)
     example = Rate("", "", "", 0, runs, 0.05)
     low, high = (100 * limit / runs for limit in example.limits(counts))
     lines = [
-        f"{counts} rates, each of {runs:,} simulated comparisons. With {100 * FAMILY:g} % shared out over all of them, "
-        f"a true 5 % is seen between {low:.1f} % and {high:.1f} %. Above (or for power, below) its limit: "
-        f"{len(broken)}, in **bold**. In (brackets): below the lower limit, more cautious than the level.",
+        f"{counts} rates, each of {runs:,} simulated comparisons (half as many where something is drawn or the gate "
+        f"judges, a fifth for its power). With {100 * FAMILY:g} % shared out over all of them, a true 5 % of {runs:,} "
+        f"is seen between {low:.1f} % and {high:.1f} %. Beyond a limit: {len(broken)}, in **bold**, of which "
+        f"{sum(rate.known for rate in broken)} belong to the limits named above. In (brackets): more cautious than the "
+        "level. All figures are per cent.",
     ]
     for study in dict.fromkeys(rate.study for rate in rates):
         lines += ["", f"### {study[0].upper()}{study[1:]}", "", *_table([r for r in rates if r.study == study], counts)]
