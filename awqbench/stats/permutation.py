@@ -14,7 +14,7 @@ def sign_flip(differences: Scores, clusters: Clusters = None, *, draws: int = DR
     differences: float (n,), any unit; clusters: (n,) names. p = (1 + flips at least as extreme) / (1 + draws), where
     what is compared is the absolute sum; never 0. All-zero differences give 1. Exact for clusters that are independent
     and symmetric around 0, which identical models are, however few; k clusters that differ from 0 give no p below
-    about 2 / 2^k, so that five can never reach 5 %. It is no test of a mean: skewed differences whose mean is 0 raise
+    about 2 / 2^k, so that five hardly ever reach 5 %. It is no test of a mean: skewed differences whose mean is 0 raise
     more alarms than they should. Raises InvalidMeasurement as `paired_delta` does.
     Source: Fisher, The Design of Experiments (1935), section 21; Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9
     (2010).
