@@ -71,8 +71,11 @@ def _reach(power: float, alpha: float, sided: Sided, df: float) -> float:
     if math.isinf(df):
         return float(stats.norm.isf(tail) - stats.norm.isf(wanted))
     critical = float(stats.t.isf(tail, df))
-    missing = lambda shift: float(stats.nct.sf(critical, df, shift)) - wanted  # noqa: E731
-    return float(optimize.brentq(missing, 0.0, 3 * critical + 10)) if missing(0.0) < 0 else 0.0
+
+    def excess(shift: float) -> float:
+        return float(stats.nct.sf(critical, df, shift)) - wanted
+
+    return float(optimize.brentq(excess, 0.0, 3 * critical + 10)) if excess(0.0) < 0 else 0.0
 
 
 def _spread(sd: float | None, flips: float | None) -> float:

@@ -53,12 +53,12 @@ class Groups:
 
     def of_means(self) -> Floats:
         """What each cluster adds to the error of each group's mean."""
-        return np.asarray((self.sums - self.sizes * self.means) / self.sizes.sum(0))
+        return np.asarray((self.sums - self.sizes * self.means) / self.sizes.sum(0), dtype=np.float64)
 
     def of_excesses(self) -> Floats:
         """What each cluster adds to the error of each group's mean minus the mean over all items."""
         residuals = self.sums.sum(1) - self.sizes.sum(1) * self.sums.sum() / self.sizes.sum()
-        return self.of_means() - residuals[:, None] / self.sizes.sum()
+        return np.asarray(self.of_means() - residuals[:, None] / self.sizes.sum(), dtype=np.float64)
 
     def of_differences(self) -> Floats:
         """What each cluster adds to the error of each group's mean minus that of the rest."""
@@ -108,7 +108,7 @@ def split_groups(values: Floats, groups: Clusters, codes: Codes) -> Groups:
         raise InvalidMeasurement("groups are compared only with a group for every item, and two of two items or more")
     shape = (int(codes.max()) + 1, labels.size)
     cell = codes * labels.size + which
-    sums = np.bincount(cell, weights=values, minlength=shape[0] * shape[1]).reshape(shape)
+    sums = np.bincount(cell, weights=values, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
     sizes = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
     return Groups([str(name) for name in labels], [which == i for i in range(labels.size)], sums, sizes)
 
