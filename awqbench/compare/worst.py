@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from awqbench.compare.cell import Cell
+from awqbench.compare.effect import is_binary
 from awqbench.compare.groups import SLICED
 from awqbench.compare.pairs import pair_items
 from awqbench.errors import InvalidMeasurement
@@ -39,7 +40,8 @@ def worst_groups(baseline: Cell, candidate: Cell, metric: Metric, min_group: int
         there = np.asarray(names.isin(counts[counts >= min_group].index), dtype=np.bool_)
         clusters = [name for name, chosen in zip(pairs.clusters, there, strict=True) if chosen]
         try:
-            found = worst_group(loss[there], list(names[there]), clusters, seed=seed)
+            binary = is_binary(pairs, metric)
+            found = worst_group(loss[there], list(names[there]), clusters, seed=seed, binary=binary)
         except InvalidMeasurement:
             continue
         rows.append(
