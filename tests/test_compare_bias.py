@@ -113,6 +113,15 @@ def test_small_groups_are_left_out_of_the_worst() -> None:
     assert not compared(ACCURACY, np.ones(35), np.ones(35), ["a"] * 30 + ["tiny"] * 5).worst_groups
 
 
+def test_two_items_are_no_worst_group() -> None:
+    """Whatever min_group says: resampling two items that both lost would show no spread at all."""
+    groups = ["a"] * 30 + ["b"] * 30 + ["two"] * 2
+    after = np.r_[np.ones(60), np.zeros(2)]
+    cells = [cell(name, ACCURACY, s, groups) for name, s in (("reference", np.ones(62)), ("q", after))]
+    (row,) = compare_tables(cells, "reference", None, min_group={"s": 2}).worst_groups
+    assert (row.groups, row.loss) == (2, 0.0)
+
+
 def test_losses_of_perplexity_are_relative() -> None:
     before = np.full(80, 3.0)
     after = before + np.where(np.arange(80) % 2, 0.2, 0.0) + np.linspace(-0.01, 0.01, 80)

@@ -14,9 +14,12 @@ from awqbench.errors import InvalidMeasurement
 from awqbench.record.schema import GROUP_PREFIX, Metric, WorstGroup
 from awqbench.stats.worst_group import worst_group
 
+# A bootstrap of fewer items than this knows too little of their spread, and would find a worst group in two of them.
+FEWEST = 10
+
 
 def worst_groups(baseline: Cell, candidate: Cell, metric: Metric, min_group: int, seed: int) -> list[WorstGroup]:
-    """A row per attribute of one metric: the group that lost most, among those with `min_group` items.
+    """A row per attribute of one metric: the group that lost most, among those with `min_group` items and `FEWEST`.
 
     None for attributes with fewer than two such groups, and none for the noise floor. Losses of log-ratio metrics are
     relative. See `awqbench.stats.worst_group` for what the figures rest on.
@@ -37,7 +40,7 @@ def worst_groups(baseline: Cell, candidate: Cell, metric: Metric, min_group: int
     for attribute in pairs.attributes():
         names = pairs.groups(attribute)
         counts = names.value_counts()
-        there = np.asarray(names.isin(counts[counts >= min_group].index), dtype=np.bool_)
+        there = np.asarray(names.isin(counts[counts >= max(min_group, FEWEST)].index), dtype=np.bool_)
         clusters = [name for name, chosen in zip(pairs.clusters, there, strict=True) if chosen]
         try:
             binary = is_binary(pairs, metric)
