@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from awqbench.report.charts.svg import LINE, SERIES, rows, to_svg
 
-_STEP = 22
+_STEP, _WIDE_STEP = 22, 72
 _WIDEST = 720
 
 
@@ -22,7 +22,7 @@ def heatmap(shares: dict[tuple[int, str], float], x: str, name: str, title: str)
         ]
     )
     chart = alt.Chart(data).mark_rect(stroke=LINE, strokeWidth=1)
-    step = min(_STEP, _WIDEST // max(1, len(columns)))
+    step = min(_WIDE_STEP, _WIDEST // max(1, len(columns)))
     every = max(1, round(26 / step))
     shown = alt.Axis(values=columns[::every], labelAngle=0, domain=False, ticks=False)
     drawn = chart.encode(

@@ -62,7 +62,7 @@ def _view(name: str, found: Attribution, most: int) -> AttributionView:
         },
         chart=_chart(name, found),
         rows=[
-            EntryView(entry, f"{amount(entry.estimate)} {unit}", recovered(entry.measured) if entry.measured else None)
+            EntryView(entry, amount(entry.estimate), recovered(entry.measured) if entry.measured else None)
             for entry in entries[:most]
         ],
         total=len(entries),
