@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from awqbench.attribution.cost import BACKWARD, step_counts
-from awqbench.attribution.words import amount, described, keep_line, recovered
 from awqbench.record.attribution import Attribution, Entry
 from awqbench.report import format as fmt
+from awqbench.report.attribution_words import amount, described, keep_line, recovered
 
 MOST = 15
 

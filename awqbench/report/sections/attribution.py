@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from awqbench.attribution.words import amount, described, keep_line, recovered
 from awqbench.record.attribution import Attribution, Entry, Step
 from awqbench.record.reader import Run
+from awqbench.report.attribution_words import amount, described, keep_line, recovered
 from awqbench.report.charts.heatmap import heatmap
 
 
