@@ -89,7 +89,7 @@ def init(
         str,
         typer.Option(
             help="smoke (a minute), default (minutes on two cores), full (hours), domains (how much the calibration "
-            "text matters), or engines (one checkpoint in every engine)."
+            "text matters), engines (one checkpoint in every engine), or fairness (all its sets)."
         ),
     ] = "default",
     model: Annotated[str | None, typer.Option(help="A folder, a packaged name or a hub id.")] = None,
