@@ -105,6 +105,14 @@ def test_a_distance_is_its_own_loss_without_a_cell_of_the_reference() -> None:
         decide([cell("awq", "divergence/kl", scores, KL)], GateSpec(metric="divergence/*", margin=0.1, unit="relative"))
 
 
+def test_the_bound_of_a_distance_is_never_below_zero() -> None:
+    gate = GateSpec(metric="divergence/*", margin=0.1)
+    (rule,) = decide([cell("awq", "divergence/kl", np.array([0.001, 0.09]), KL)], gate).rules
+    assert rule.verdict == "inconclusive"
+    assert rule.lower == 0.0
+    assert "between 0 nats per token and" in rule.reason
+
+
 def test_throughput_loses_when_it_falls() -> None:
     rng = np.random.default_rng(0)
     fast, slow = rng.normal(100, 1, 40), rng.normal(80, 1, 40)

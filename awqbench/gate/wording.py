@@ -18,7 +18,8 @@ def reason(trial: Trial, verdict: VerdictName, needed: int | None, family: int, 
     if trial.point:
         return f"{seen}, {limit} (a single figure without items, compared as it is)"
     assert trial.decision is not None
-    low, high = (_bound(trial, scale.shown(bound)) for bound in (trial.decision.lower, trial.decision.upper))
+    assert trial.shown_bounds is not None
+    low, high = (_bound(trial, bound) for bound in trial.shown_bounds)
     level = f"{100 * (1 - gate.alpha):.3g} %"
     if verdict == "inconclusive" or gate.sided == "two":
         wide = f"{100 * (1 - 2 * gate.alpha):.3g} %"

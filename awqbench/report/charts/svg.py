@@ -90,7 +90,8 @@ def _accessible(drawn: str, name: str, title: str) -> str:
     width = root.attrib.pop("width")
     root.attrib.pop("height", None)
     root.attrib.pop("version", None)
-    root.set("style", f"width:{width}px")
+    # Where none of the fonts is installed, labels are wider than laid out: they may stand out, never be cut off.
+    root.set("style", f"width:{width}px;overflow:visible")
     root.set("role", "img")
     root.set("aria-labelledby", f"{name}-title")
     label = ElementTree.Element(f"{{{_SVG}}}title", {"id": f"{name}-title"})
