@@ -44,6 +44,7 @@ def test_in_the_page(rendered: dict[str, str]) -> None:
     assert "Where it lies" in page
     assert "synthetic-text@512/prefill: by frequency in numbers" in page
     assert "4 windows: not judged" in page
-    assert "Each point is a difference-in-differences" not in page.split('id="suite-divergence"')[1].split("<section")[0]
+    section = page.split('id="suite-divergence"')[1].split("<section")[0]
+    assert "Each point is a difference-in-differences" not in section  # the bands' own tables say it
     # ln(ratio) 0.12 of the rare band is 12.7 % more perplexity.
     assert "+12.7\u00a0%" in page
