@@ -33,7 +33,7 @@ def _table(rates: Sequence[Rate], counts: int) -> list[str]:
     measures = dict.fromkeys(rate.measure for rate in rates)
     cells = {(rate.scenario, rate.measure): _cell(rate, counts) for rate in rates}
     nominal = {rate.measure: rate for rate in rates}
-    heads = [f"{m} ({_promise(nominal[m])})" for m in measures]
+    heads = [f"{m}{_promise(nominal[m])}" for m in measures]
     lines = ["| Scenario | " + " | ".join(heads) + " |", "|---" * (len(measures) + 1) + "|"]
     for scenario in dict.fromkeys(rate.scenario for rate in rates):
         lines.append(f"| {scenario} | " + " | ".join(cells.get((scenario, m), "") for m in measures) + " |")
@@ -41,7 +41,7 @@ def _table(rates: Sequence[Rate], counts: int) -> list[str]:
 
 
 def _promise(rate: Rate) -> str:
-    return "" if rate.promise == "about" else f"{rate.promise} {100 * rate.nominal:g} %"
+    return "" if rate.promise == "about" else f" ({rate.promise} {100 * rate.nominal:g} %)"
 
 
 def _cell(rate: Rate, counts: int) -> str:
