@@ -26,7 +26,7 @@ def test_every_setting_reaches_the_quantizer(tmp_path: Path) -> None:
         "calibration": str(tmp_path / "chat.jsonl"), "text_field": "body", "chat_template": True,
         "protocol": "documents", "samples": 11, "seq_len": 77, "format": "compressed-tensors", "keep_worst": 5,
         "keep_bits": 8, "max_memory": 123456789, "workers": 13, "overrides": str(tmp_path / "groups.toml"),
-        "indivisible": "keep", "dtype": "bfloat16", "allow_pickle": True,
+        "indivisible": "keep", "dtype": "bfloat16", "allow_pickle": True, "keep": ["lm_head"],
     }  # fmt: skip
     assert set(values) | {"bits_budget"} == set(QuantizeSpec.model_fields)
     asked = request(parse_quantize(values), Path("model"), Path("out"), tmp_path, seed=9)
