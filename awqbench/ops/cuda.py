@@ -60,7 +60,8 @@ def reference(
 ) -> Tensor:
     """x [M, K] on any device: exact float32 weights from the packed tensors, float32 sums, rounded to x's type once."""
     k, size = x.shape[1], cuda_layout.ROWS
-    inputs, out = x.float(), x.new_empty(x.shape[0], out_features)
+    # Contiguous: a BLAS may sum in another order where strides differ.
+    inputs, out = x.float().contiguous(), x.new_empty(x.shape[0], out_features)
     step = _row_tiles(4 * k, REFERENCE_BYTES)
     for first in range(0, tiles.shape[0], step):
         begin, end = first * size, min((first + step) * size, out_features)
