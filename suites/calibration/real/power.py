@@ -1,0 +1,209 @@
+"""Power on a real model damaged on purpose: what is promised for each defect, and what samples of real items deliver.
+
+Each damaged copy below COPIES (folders that damage.py wrote) is measured once, at full size, with the reference and
+the same model again. Then clusters are drawn from the measured ones, with no more model time. OUT/power.json holds:
+
+  tests   single tests at the n for which `required_n` promises 80 %, at half of it and at twice
+  gates   the rules as shipped, Holm over the family included, at rising numbers of clusters
+
+  power.py COPIES --out runs/power
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+import awqbench
+from awqbench.compare import compare_tables
+from awqbench.compare.cell import Cell, find, stand_in
+from awqbench.gate import judge, policy_hash
+from awqbench.record.environment import hardware
+from awqbench.record.files import write_atomic
+from awqbench.resources import content
+from awqbench.score import cells_of
+from awqbench.spec import GateSpec, RunSpec, load_gates, parse_spec
+from awqbench.stats import clustered_mean, difference_in_differences, noninferiority, required_n
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from draws import Items, paired, resampled  # noqa: E402
+
+ALPHA = 0.05
+# Numbers of clusters: windows of text, topics of tasks, questions of the fairness set (5 families share them evenly).
+SIZES = {"perplexity": (4, 8, 16, 32), "divergence": (4, 8, 16, 32), "tasks": (15, 30, 60, 120),
+         "fairness": (30, 60, 120, 240, 480)}  # fmt: skip
+
+
+def spec_of_run(model: str, copies: dict[str, Path], text: str, budget: dict[str, Any]) -> RunSpec:
+    """The reference, the same model again in other batches, and every copy as transformers loads it."""
+    damaged = {name: {"kind": "transformers", "checkpoint": str(path)} for name, path in copies.items()}
+    return parse_spec({
+        "threads": 1,
+        "model": {"source": model},
+        "noise_floor": {"enabled": False},
+        "backends": {
+            "reference": {"kind": "reference"},
+            "again": {"kind": "transformers", "batch_size": 5},
+            **damaged,
+        },
+        "suites": {
+            "perplexity": {"text": text, "window": budget["window"], "windows": budget["windows"]},
+            "divergence": {
+                "text": text, "window": budget["window"] // 2, "windows": budget["windows"] // 2,
+                "decode_window": 16, "decode_windows": budget["windows"] // 4,
+            },
+            "tasks": {"limit": budget.get("tasks")},
+            "fairness": {"limit": budget.get("fairness"), "sets": budget.get("sets", ["counterfactual"])},
+        },
+    })  # fmt: skip
+
+
+def promised(effect: float, sd: float, n: float, alpha: float = ALPHA) -> float:
+    """Power of a one-sided test of 'at most 0' at `n` independent clusters: the inverse of `awqbench.stats.mde`."""
+    return float(stats.norm.sf(stats.norm.isf(alpha) - effect * math.sqrt(n) / sd)) if sd > 0 else float(effect > 0)
+
+
+def single_tests(
+    name: str, what: str, items: Items, margin: float, draws: int, seed: int = 0
+) -> Iterator[dict[str, Any]]:
+    """One test of 'the loss is at most the margin' at the n that promises 80 %, at half of it and at twice."""
+    import numpy as np
+
+    clusters, width = items.loss.shape
+    codes = np.repeat(np.arange(clusters), width)
+    if items.member is None:
+        bounds = clustered_mean(items.loss.ravel(), codes)
+        effect, se = bounds.estimate, bounds.se
+    else:
+        whole = difference_in_differences(items.loss.ravel(), items.member.ravel(), codes)
+        effect, se = whole.estimate, whole.se
+    sd = se * math.sqrt(clusters)
+    row = {"copy": name, "test": what, "effect": effect, "sd of a cluster": sd, "margin": margin, "clusters": clusters}
+    if effect <= margin or sd == 0:
+        yield {**row, "note": "the true loss is within the margin: there is nothing to detect"}
+        return
+    needed = required_n(effect - margin, sd=sd, alpha=ALPHA, sided="one")
+    for n in dict.fromkeys(max(4, round(needed * factor)) for factor in (0.5, 1, 2)):
+        rng = np.random.default_rng([seed, n])
+        found = sum(_detects(*items.drawn(n, rng), items, margin) for _ in range(draws))
+        yield {**row, "required n": needed, "n": n, "promised": promised(effect - margin, sd, n), **_share(found, draws)}
+
+
+def _detects(loss: Any, member: Any, codes: Any, items: Items, margin: float) -> bool:
+    if items.member is None:
+        return noninferiority(loss, margin, ALPHA, clusters=codes, binary=items.binary).verdict == "fail"
+    # A two-sided 90 % interval has the one-sided 95 % bound.
+    return difference_in_differences(loss, member, codes, 1 - 2 * ALPHA, binary=items.binary).low > margin
+
+
+def gate_draws(
+    suite: str, name: str, gates: Sequence[GateSpec], cells: Sequence[Cell], strata: dict[str, str] | None, draws: int
+) -> Iterator[dict[str, Any]]:
+    """How often each rule fails, passes or stays undecided for one copy on n clusters, judged as the only candidate."""
+    reference = find(cells, "reference", suite) or stand_in(cells, "reference", suite)
+    candidate = find(cells, name, suite)
+    assert reference is not None
+    assert candidate is not None
+    comparison = compare_tables([], "reference", None)
+    for n in SIZES[suite]:
+        seen: dict[tuple[str, str | None], dict[str, int]] = {}
+        only = 0
+        for sample in resampled([reference, candidate], n, draws, n, strata):
+            verdict = judge(gates, sample, comparison, "reference", policy_hash=policy_hash(gates))
+            rules = {(r.rule, r.group and f"{r.attribute}={r.group}"): r.verdict for r in verdict.rules}
+            for rule, said in rules.items():
+                seen.setdefault(rule, {"pass": 0, "fail": 0, "inconclusive": 0})[said] += 1
+            average = all(said == "pass" for (_, group), said in rules.items() if group is None)
+            only += average and any(said == "fail" for (_, group), said in rules.items() if group)
+        for (rule, group), count in seen.items():
+            yield {"copy": name, "suite": suite, "n": n, "rule": rule, "group": group, **count, "draws": draws}
+        if any(group for _, group in seen):
+            yield {"copy": name, "suite": suite, "n": n, "rule": "the average passes and a group fails", "group": None,
+                   "fail": only, "draws": draws}  # fmt: skip
+
+
+def _share(found: int, draws: int) -> dict[str, Any]:
+    interval = stats.binomtest(found, draws).proportion_ci()
+    return {"delivered": found / draws, "low": float(interval.low), "high": float(interval.high), "draws": draws}
+
+
+def group_of(copy: Path) -> tuple[str, str] | None:
+    """The attribute and group that a copy was damaged for."""
+    record = json.loads((copy / "damage.json").read_text(encoding="utf-8"))
+    return (record["attribute"], record["group"]) if record["defect"] == "group" else None
+
+
+def tests_of(name: str, group: tuple[str, str] | None, cells: Sequence[Cell], draws: int) -> Iterator[dict[str, Any]]:
+    """Every metric of a copy against 0 and against the shipped margin, and the damaged group's differences."""
+    for suite, end, margins in (
+        ("perplexity", "", (0.0, math.log1p(0.05))),
+        ("divergence", "prefill/kl", (0.1,)),
+        ("tasks", "/acc", (0.0, 0.03)),
+        ("fairness", "/accuracy", (0.0, 0.03)),
+    ):
+        reference, candidate = find(cells, "reference", suite) or stand_in(cells, "reference", suite), find(cells, name, suite)
+        if candidate is None or reference is None:
+            continue
+        metric = next(m.id for m in candidate.result.metrics if m.id.endswith(end))
+        for margin in margins:
+            yield from single_tests(name, metric, paired(reference, candidate, metric), margin, draws)
+        if suite == "fairness" and group:
+            items = paired(reference, candidate, metric, group)
+            for margin in (0.0, 0.1):
+                yield from single_tests(name, f"difference-in-differences {group[0]}={group[1]}", items, margin, draws)
+
+
+def main() -> None:
+    """Measure what is missing, draw, write the tables."""
+    asked = _arguments()
+    copies = {path.parent.name: path.parent for path in sorted(asked.copies.glob("*/damage.json"))}
+    spec = spec_of_run(asked.model, copies, asked.text, {"window": 256, "windows": asked.windows})
+    run = awqbench.run(spec, asked.out / "run")
+    cells = cells_of(run)
+    presets = content("suites")
+    gates = load_gates(presets / "presets" / "full.toml")
+    average = [g for g in load_gates(presets / "gate.toml") if g.metric.startswith("fairness/")]
+    result: dict[str, Any] = {"machine": hardware(), "tests": [], "gates": []}
+    for name in ("again", *copies):
+        group = group_of(copies[name]) if name in copies else None
+        result["tests"] += tests_of(name, group, cells, asked.draws)
+        for suite in SIZES:
+            own = [g for g in [*gates, *average] if g.metric.startswith(f"{suite}/")]
+            cell = find(cells, name, suite)
+            if cell is None or (suite == "fairness" and not (group or name == "again")):
+                continue
+            strata = _families(cell) if suite == "fairness" else None
+            result["gates"] += gate_draws(suite, name, own, cells, strata, asked.draws)
+        write_atomic(asked.out / "power.json", json.dumps(result, indent=2) + "\n")
+        print(f"{name}: done", file=sys.stderr)
+
+
+def _families(cell: Cell) -> dict[str, str]:
+    """Each fairness cluster's family: the attributes its items have."""
+    columns = [c for c in cell.items.columns if str(c).startswith("group_")]
+    there = cell.items[columns].notna()
+    return dict(zip(cell.items["cluster"], there.apply(lambda row: ",".join(row.index[row]), axis=1), strict=True))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("copies", type=Path, help="a folder of folders that damage.py wrote")
+    parser.add_argument("--model", default="demo", help="what they are copies of")
+    parser.add_argument("--text", default="pydoc-topics")
+    parser.add_argument("--windows", type=int, default=32, help="of 256 tokens, for perplexity; half as many for KL")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "power")
+    parser.add_argument("--draws", type=int, default=1000)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
