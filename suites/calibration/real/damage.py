@@ -55,7 +55,7 @@ def damage(source: str, out: Path, asked: dict[str, Any], seed: int = 0) -> dict
 
 
 def _harm_group(model: Any, tokenizer: Any, asked: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Move the group's own tokens; the worst way is learnt from every second cluster, so that it can be judged on all."""
+    """Move the group's own tokens; the worst way is learnt from every second of its clusters."""
     items = load_set(asked["set"]).items
     rows = own_rows(items, tokenizer, asked["attribute"], asked["group"])
     losses: list[float] = []
@@ -86,7 +86,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a folder or a packaged name: demo")
     parser.add_argument("--out", type=Path, required=True, help="folder of the damaged copy")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise, and of the clusters the worst way is learnt on")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the noise, and of the clusters the worst way is learnt on"
+    )
     parser.add_argument("--threads", type=int, default=1)
     kinds = parser.add_subparsers(dest="defect", required=True, metavar="DEFECT")
     layer = kinds.add_parser("layer", help="one decoder layer's linears rounded")

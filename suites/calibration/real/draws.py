@@ -63,9 +63,11 @@ def resampled(
     `strata` names each cluster's stratum: the n clusters are then spread evenly over the strata, as a budget is.
     """
     rng = np.random.default_rng(seed)
-    parts = [{name: rows for name, rows in cell.items.groupby("cluster")} for cell in cells]
+    parts = [dict(iter(cell.items.groupby("cluster"))) if len(cell.items) else {} for cell in cells]
     names = sorted(next(part for part in parts if part))
-    pools = [[c for c in names if (strata or {}).get(c) == s] for s in sorted({(strata or {}).get(c, "") for c in names})]
+    pools = [
+        [c for c in names if (strata or {}).get(c) == s] for s in sorted({(strata or {}).get(c, "") for c in names})
+    ]
     pools = pools if strata else [names]
     for _ in range(draws):
         taken = [pool[i] for k, pool in enumerate(pools) for i in rng.integers(0, len(pool), (n + k) // len(pools))]

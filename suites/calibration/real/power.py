@@ -43,27 +43,30 @@ SIZES = {"perplexity": (4, 8, 16, 32), "divergence": (4, 8, 16, 32), "tasks": (1
          "fairness": (30, 60, 120, 240, 480)}  # fmt: skip
 
 
-def spec_of_run(model: str, copies: dict[str, Path], text: str, budget: dict[str, Any]) -> RunSpec:
-    """The reference, the same model again in other batches, and every copy as transformers loads it."""
+def spec_of_run(model: str, copies: dict[str, Path], text: str, budget: dict[str, Any], lean: bool = False) -> RunSpec:
+    """The reference and every copy as transformers loads it; `lean`: the suites that see a copy's kind of defect.
+
+    A copy harmed for one group alone is asked the fairness set and, to show that the average is spared, perplexity; the
+    others are measured on all but the fairness set.
+    """
     damaged = {name: {"kind": "transformers", "checkpoint": str(path)} for name, path in copies.items()}
+    grouped = [name for name, path in copies.items() if group_of(path)]
+    others = [name for name in copies if name not in grouped]
+    suites: dict[str, dict[str, Any]] = {
+        "perplexity": {"text": text, "window": budget["window"], "windows": budget["windows"]},
+        "divergence": {
+            "text": text, "window": budget["window"] // 2, "windows": budget["windows"] // 2,
+            "decode_window": 16, "decode_windows": budget["windows"] // 4, "backends": others if lean else None,
+        },
+        "tasks": {"backends": others if lean else None},
+        "fairness": {"sets": [budget["set"]], "backends": grouped if lean else None},
+    }  # fmt: skip
     return parse_spec({
         "threads": 1,
         "model": {"source": model},
         "noise_floor": {"enabled": False},
-        "backends": {
-            "reference": {"kind": "reference"},
-            "again": {"kind": "transformers", "batch_size": 5},
-            **damaged,
-        },
-        "suites": {
-            "perplexity": {"text": text, "window": budget["window"], "windows": budget["windows"]},
-            "divergence": {
-                "text": text, "window": budget["window"] // 2, "windows": budget["windows"] // 2,
-                "decode_window": 16, "decode_windows": budget["windows"] // 4,
-            },
-            "tasks": {"limit": budget.get("tasks")},
-            "fairness": {"limit": budget.get("fairness"), "sets": budget.get("sets", ["counterfactual"])},
-        },
+        "backends": {"reference": {"kind": "reference"}, **damaged},
+        "suites": {name: suites[name] for name in budget["suites"]},
     })  # fmt: skip
 
 
@@ -95,7 +98,13 @@ def single_tests(
     for n in dict.fromkeys(max(4, round(needed * factor)) for factor in (0.5, 1, 2)):
         rng = np.random.default_rng([seed, n])
         found = sum(_detects(*items.drawn(n, rng), items, margin) for _ in range(draws))
-        yield {**row, "required n": needed, "n": n, "promised": promised(effect - margin, sd, n), **_share(found, draws)}
+        yield {
+            **row,
+            "required n": needed,
+            "n": n,
+            "promised": promised(effect - margin, sd, n),
+            **_share(found, draws),
+        }
 
 
 def _detects(loss: Any, member: Any, codes: Any, items: Items, margin: float) -> bool:
@@ -106,7 +115,13 @@ def _detects(loss: Any, member: Any, codes: Any, items: Items, margin: float) ->
 
 
 def gate_draws(
-    suite: str, name: str, gates: Sequence[GateSpec], cells: Sequence[Cell], strata: dict[str, str] | None, draws: int
+    suite: str,
+    name: str,
+    gates: Sequence[GateSpec],
+    cells: Sequence[Cell],
+    sizes: Sequence[int],
+    draws: int,
+    strata: dict[str, str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """How often each rule fails, passes or stays undecided for one copy on n clusters, judged as the only candidate."""
     reference = find(cells, "reference", suite) or stand_in(cells, "reference", suite)
@@ -114,7 +129,7 @@ def gate_draws(
     assert reference is not None
     assert candidate is not None
     comparison = compare_tables([], "reference", None)
-    for n in SIZES[suite]:
+    for n in sizes:
         seen: dict[tuple[str, str | None], dict[str, int]] = {}
         only = 0
         for sample in resampled([reference, candidate], n, draws, n, strata):
@@ -150,7 +165,8 @@ def tests_of(name: str, group: tuple[str, str] | None, cells: Sequence[Cell], dr
         ("tasks", "/acc", (0.0, 0.03)),
         ("fairness", "/accuracy", (0.0, 0.03)),
     ):
-        reference, candidate = find(cells, "reference", suite) or stand_in(cells, "reference", suite), find(cells, name, suite)
+        reference = find(cells, "reference", suite) or stand_in(cells, "reference", suite)
+        candidate = find(cells, name, suite)
         if candidate is None or reference is None:
             continue
         metric = next(m.id for m in candidate.result.metrics if m.id.endswith(end))
@@ -166,23 +182,25 @@ def main() -> None:
     """Measure what is missing, draw, write the tables."""
     asked = _arguments()
     copies = {path.parent.name: path.parent for path in sorted(asked.copies.glob("*/damage.json"))}
-    spec = spec_of_run(asked.model, copies, asked.text, {"window": 256, "windows": asked.windows})
+    budget = {"window": 256, "windows": asked.windows, "set": asked.set, "suites": asked.suites}
+    spec = spec_of_run(asked.model, copies, asked.text, budget, asked.lean)
     run = awqbench.run(spec, asked.out / "run")
     cells = cells_of(run)
     presets = content("suites")
     gates = load_gates(presets / "presets" / "full.toml")
     average = [g for g in load_gates(presets / "gate.toml") if g.metric.startswith("fairness/")]
     result: dict[str, Any] = {"machine": hardware(), "tests": [], "gates": []}
-    for name in ("again", *copies):
-        group = group_of(copies[name]) if name in copies else None
+    for name, path in copies.items():
+        group = group_of(path)
         result["tests"] += tests_of(name, group, cells, asked.draws)
         for suite in SIZES:
             own = [g for g in [*gates, *average] if g.metric.startswith(f"{suite}/")]
             cell = find(cells, name, suite)
-            if cell is None or (suite == "fairness" and not (group or name == "again")):
+            if cell is None or (suite == "fairness" and not group):
                 continue
+            sizes = asked.questions if suite == "fairness" else SIZES[suite]
             strata = _families(cell) if suite == "fairness" else None
-            result["gates"] += gate_draws(suite, name, own, cells, strata, asked.draws)
+            result["gates"] += gate_draws(suite, name, own, cells, sizes, asked.draws, strata)
         write_atomic(asked.out / "power.json", json.dumps(result, indent=2) + "\n")
         print(f"{name}: done", file=sys.stderr)
 
@@ -200,6 +218,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="demo", help="what they are copies of")
     parser.add_argument("--text", default="pydoc-topics")
     parser.add_argument("--windows", type=int, default=32, help="of 256 tokens, for perplexity; half as many for KL")
+    parser.add_argument("--set", default="counterfactual", help="the fairness set that the group's tokens come from")
+    parser.add_argument("--questions", type=int, nargs="+", default=SIZES["fairness"], help="drawn of the fairness set")
+    parser.add_argument("--suites", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--lean", action="store_true", help="measure only the suites that see a copy's kind of defect")
     parser.add_argument("--out", type=Path, default=Path("runs") / "power")
     parser.add_argument("--draws", type=int, default=1000)
     return parser.parse_args()

@@ -1,0 +1,76 @@
+"""Samples of clusters, and what is promised of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from awqbench.compare.cell import Cell
+from awqbench.record.schema import CellResult, Metric
+from awqbench.stats import mde, required_n
+from awqbench.suites.base import item_table
+
+METRIC = "fairness/x/accuracy"
+
+
+def cell(name: str, scores: list[list[float]]) -> Cell:
+    """Clusters of two items, the first about group a, the second about group b."""
+    rows = [
+        {"metric": METRIC, "item_id": f"{c}-{g}", "cluster": f"c{c}", "score": score, "group_who": g}
+        for c, pair in enumerate(scores)
+        for g, score in zip("ab", pair, strict=True)
+    ]
+    metric = Metric(id=METRIC, value=0.5, unit="share", n=len(rows), protocol="", higher_is_better=True)
+    role = "reference" if name == "reference" else "candidate"
+    result = CellResult(
+        backend=name, suite="fairness", kind="fairness", role=role, key="", status="ok", metrics=[metric]
+    )
+    return Cell(result, item_table(rows))
+
+
+BEFORE = cell("reference", [[1, 1], [1, 0], [1, 1]])
+AFTER = cell("other", [[0, 1], [1, 0], [0, 1]])
+
+
+def test_losses_and_members_by_cluster() -> None:
+    import draws
+
+    items = draws.paired(BEFORE, AFTER, METRIC, ("who", "a"))
+    assert items.loss.tolist() == [[1, 0], [0, 0], [1, 0]]
+    assert items.member is not None
+    assert items.member.tolist() == [[True, False]] * 3
+    assert items.binary
+    loss, member, codes = items.drawn(50, np.random.default_rng(0))
+    assert loss.shape == member.shape == codes.shape == (100,)
+    assert loss[~member].sum() == 0
+    assert set(codes) == set(range(50))
+
+
+def test_a_distance_is_its_own_loss() -> None:
+    import draws
+
+    empty = Cell(BEFORE.result, pd.DataFrame())
+    assert draws.paired(empty, BEFORE, METRIC).loss.tolist() == [[1, 1], [1, 0], [1, 1]]
+
+
+def test_samples_keep_pairs_and_tell_copies_of_a_cluster_apart() -> None:
+    import draws
+
+    strata = {"c0": "one", "c1": "two", "c2": "two"}
+    for before, after in draws.resampled([BEFORE, AFTER], 7, 20, 0, strata):
+        assert before.items["item_id"].is_unique
+        assert before.items["item_id"].tolist() == after.items["item_id"].tolist()
+        assert before.items["cluster"].nunique() == 7
+        drawn = before.items["cluster"].str.split("#").str[0]
+        assert (drawn == "c0").sum() / 2 in (3, 4)
+
+
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
+def test_promised_power_inverts_mde_and_required_n(power: float) -> None:
+    import power as program
+
+    effect = mde(40, sd=0.3, power=power, sided="one")
+    assert program.promised(effect, 0.3, 40) == pytest.approx(power)
+    n = required_n(0.1, sd=0.3, power=power)
+    assert program.promised(0.1, 0.3, n - 1) < power <= program.promised(0.1, 0.3, n)
