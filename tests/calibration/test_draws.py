@@ -8,6 +8,7 @@ import pytest
 
 from awqbench.compare.cell import Cell
 from awqbench.record.schema import CellResult, Metric
+from awqbench.spec import GateSpec
 from awqbench.stats import mde, required_n
 from awqbench.suites.base import item_table
 
@@ -57,13 +58,36 @@ def test_a_distance_is_its_own_loss() -> None:
 def test_samples_keep_pairs_and_tell_copies_of_a_cluster_apart() -> None:
     import draws
 
-    strata = {"c0": "one", "c1": "two", "c2": "two"}
-    for before, after in draws.resampled([BEFORE, AFTER], 7, 20, 0, strata):
-        assert before.items["item_id"].is_unique
-        assert before.items["item_id"].tolist() == after.items["item_id"].tolist()
-        assert before.items["cluster"].nunique() == 7
-        drawn = before.items["cluster"].str.split("#").str[0]
-        assert (drawn == "c0").sum() / 2 in (3, 4)
+    clusters = draws.taken([["c0"], ["c1", "c2"]], 7, np.random.default_rng(0))
+    assert len(clusters) == 7
+    assert clusters.count("c0") == 3
+    before, after = (cell.items for cell in draws.cells_on([BEFORE, AFTER], clusters))
+    assert before["item_id"].is_unique
+    assert before["item_id"].tolist() == after["item_id"].tolist()
+    assert before["cluster"].str.split("#").str[0].drop_duplicates().isin(clusters).all()
+    assert before["cluster"].nunique() == 7
+    assert draws.families(BEFORE) == [["c0", "c1", "c2"]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rules_on_arrays_are_the_gate(seed: int) -> None:
+    """The same verdicts as the gate's own, with a harm to group a that grows with the seed."""
+    import draws
+    import power as program
+    import rules
+
+    rng = np.random.default_rng(seed)
+    before = (rng.random((30, 2)) < 0.9).astype(float)
+    after = before * (rng.random((30, 2)) > [0.25 * seed, 0.02])
+    pair = [cell("reference", before.tolist()), cell("other", after.tolist())]
+    gates = [
+        GateSpec(metric="fairness/*/accuracy", margin=0.2),
+        GateSpec(metric="fairness/*/accuracy", margin=0.1, attribute="*"),
+    ]
+    clusters = draws.taken(draws.families(pair[1]), 40, rng)
+    said = rules.Losses(*pair, METRIC).verdicts(clusters, gates)
+    assert len(said) == 3
+    assert said == program._judged(gates, draws.cells_on(pair, clusters))
 
 
 @pytest.mark.parametrize("power", [0.5, 0.8, 0.95])

@@ -98,9 +98,9 @@ def test_harm_to_one_group_is_named_while_the_average_passes(
     rows = subgroup.own_rows(items, tokenizer, "character", "Tim")
     assert tokenizer.convert_ids_to_tokens(rows) == ["▁Tim"]
     mine = [item for item in items if item.groups["character"] == "Tim"]
-    worst, losses = subgroup.worst_direction(model, tokenizer, mine[::2], rows, 2.0)
+    worst, losses = subgroup.worst_direction(model, tokenizer, mine[::2], rows, 1.0)
     assert losses[-1] > losses[0] + 1
-    defects.shift_rows(model, rows, worst, 2.0)
+    defects.shift_rows(model, rows, worst, 1.0)
     cells = candidate(model, suites=("fairness",))
     found = verdict(reference, cells, "fairness")
     said = rules(found)
@@ -121,7 +121,7 @@ def test_a_random_shift_of_the_same_size_costs_the_group_nothing(
     items = load_set(f"counterfactual:{stories.questions}").items
     model = stories.model()
     rows = subgroup.own_rows(items, tokenizer, "character", "Tim")
-    defects.shift_rows(model, rows, defects.noise(model, rows, 0), 2.0)
+    defects.shift_rows(model, rows, defects.noise(model, rows, 0), 1.0)
     assert (
         "fail" not in rules(verdict(reference, candidate(model, suites=("fairness",), share=0.3), "fairness")).values()
     )

@@ -38,8 +38,7 @@ from awqbench.spec import RunSpec, load_gates, parse_spec
 # Seed, threads, the slice of the text and the batch sizes. Another seed and slice are other items.
 RUNS = (
     (0, 1, "[:30%]", (1, 2, 3, 5, 8, 16, 64)),
-    (0, 2, "[:30%]", (1, 8)),
-    (2, 1, "[60%:]", (2, 5, 16)),
+    (1, 1, "[60%:]", (2, 16)),
 )
 BUDGET = {"window": 256, "windows": 4, "tasks": 60, "fairness": 60}
 

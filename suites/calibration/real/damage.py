@@ -4,7 +4,7 @@ Each is a Hugging Face folder in float32 with its tokenizer; damage.json says wh
 
   damage.py demo --out copies/layer layer --layer 12
   damage.py demo --out copies/head head --layer 12 --head 3
-  damage.py demo --out copies/group group --attribute religion --group Muslim --how worst --size 1.0
+  damage.py demo --out copies/group group --attribute religion --group Muslim --how worst
   damage.py demo --out copies/same same
 """
 
@@ -64,7 +64,7 @@ def _harm_group(model: Any, tokenizer: Any, asked: dict[str, Any], seed: int) ->
     else:
         learnt = set(sorted({item.cluster for item in items})[seed % 2 :: 2])
         mine = [i for i in items if i.groups.get(asked["attribute"]) == asked["group"] and i.cluster in learnt]
-        direction, losses = worst_direction(model, tokenizer, mine, rows, asked["size"])
+        direction, losses = worst_direction(model, tokenizer, mine, rows, asked["found_at"] or asked["size"])
     shift_rows(model, rows, direction, asked["size"])
     tokens = [tokenizer.decode([row]) for row in rows]
     return {"rows": rows, "tokens": tokens, "log-odds against the right answer, by step": losses}
@@ -104,6 +104,7 @@ def _arguments() -> argparse.Namespace:
     group.add_argument("--group", required=True)
     group.add_argument("--how", choices=("noise", "worst"), default="noise")
     group.add_argument("--size", type=float, default=1.0, help="length of the shift over the row's own norm")
+    group.add_argument("--found-at", type=float, help="size at which the worst direction is sought, by default --size")
     kinds.add_parser("same", help="nothing: an unchanged copy")
     return parser.parse_args()
 

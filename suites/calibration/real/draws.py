@@ -5,7 +5,7 @@ Drawing with replacement makes the full sample's effect the truth, and lets n ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from awqbench.compare.cell import Cell
+from awqbench.record.schema import GROUP_PREFIX
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,26 +56,24 @@ def paired(reference: Cell, candidate: Cell, metric: str, group: tuple[str, str]
     return Items(loss[order].reshape(clusters, -1), member, binary)
 
 
-def resampled(
-    cells: Sequence[Cell], n: int, draws: int, seed: int, strata: dict[str, str] | None = None
-) -> Iterator[list[Cell]]:
-    """The cells of one suite on the same `n` clusters, `draws` times; copies of a cluster are clusters of their own.
+def families(cell: Cell) -> list[list[str]]:
+    """A fairness cell's clusters by the attributes their items have: a budget goes round these in turn."""
+    columns = [name for name in cell.items.columns if str(name).startswith(GROUP_PREFIX)]
+    found: dict[tuple[bool, ...], dict[str, None]] = {}
+    for cluster, there in zip(cell.items["cluster"], cell.items[columns].notna().to_numpy(), strict=True):
+        found.setdefault(tuple(there), {})[cluster] = None
+    return [sorted(pool) for pool in found.values()]
 
-    `strata` names each cluster's stratum: the n clusters are then spread evenly over the strata, as a budget is.
-    """
-    rng = np.random.default_rng(seed)
-    parts = [dict(iter(cell.items.groupby("cluster"))) if len(cell.items) else {} for cell in cells]
-    names = sorted(next(part for part in parts if part))
-    pools = [
-        [c for c in names if (strata or {}).get(c) == s] for s in sorted({(strata or {}).get(c, "") for c in names})
-    ]
-    pools = pools if strata else [names]
-    for _ in range(draws):
-        taken = [pool[i] for k, pool in enumerate(pools) for i in rng.integers(0, len(pool), (n + k) // len(pools))]
-        yield [
-            cell if not part else replace(cell, items=_renamed([part[c] for c in taken]))
-            for cell, part in zip(cells, parts, strict=True)
-        ]
+
+def taken(pools: Sequence[Sequence[str]], n: int, rng: np.random.Generator) -> list[str]:
+    """`n` clusters, drawn with replacement and evenly over the pools."""
+    counts = [(n + k) // len(pools) for k in range(len(pools))]
+    return [pool[i] for pool, count in zip(pools, counts, strict=True) for i in rng.integers(0, len(pool), count)]
+
+
+def cells_on(cells: Sequence[Cell], clusters: Sequence[str]) -> list[Cell]:
+    """The cells with the items of these clusters alone; copies of a cluster are clusters of their own."""
+    return [replace(cell, items=_renamed([cell.items[cell.items["cluster"] == c] for c in clusters])) for cell in cells]
 
 
 def _renamed(pieces: list[pd.DataFrame]) -> pd.DataFrame:

@@ -15,10 +15,12 @@ import argparse
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 import awqbench
@@ -35,10 +37,20 @@ from awqbench.stats import clustered_mean, difference_in_differences, noninferio
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from draws import Items, paired, resampled  # noqa: E402
+from draws import Items, cells_on, families, paired, taken  # noqa: E402
+from rules import Losses  # noqa: E402
 
 ALPHA = 0.05
-# Numbers of clusters: windows of text, topics of tasks, questions of the fairness set (5 families share them evenly).
+CHECKED = 3  # samples of each kind that the gate itself judges as well
+# The metric of each suite by the end of its id, and the margin that the presets (for fairness, gate.toml) allow.
+SHIPPED = {
+    "perplexity": ("", math.log1p(0.05)),
+    "divergence": ("prefill/kl", 0.1),
+    "tasks": ("/acc", 0.03),
+    "fairness": ("/accuracy", 0.03),
+}
+GROUP_MARGIN = 0.1  # of the full preset
+# Numbers of clusters drawn: windows of text, topics of tasks, questions of the fairness set.
 SIZES = {"perplexity": (4, 8, 16, 32), "divergence": (4, 8, 16, 32), "tasks": (15, 30, 60, 120),
          "fairness": (30, 60, 120, 240, 480)}  # fmt: skip
 
@@ -79,8 +91,6 @@ def single_tests(
     name: str, what: str, items: Items, margin: float, draws: int, seed: int = 0
 ) -> Iterator[dict[str, Any]]:
     """One test of 'the loss is at most the margin' at the n that promises 80 %, at half of it and at twice."""
-    import numpy as np
-
     clusters, width = items.loss.shape
     codes = np.repeat(np.arange(clusters), width)
     if items.member is None:
@@ -114,36 +124,50 @@ def _detects(loss: Any, member: Any, codes: Any, items: Items, margin: float) ->
     return difference_in_differences(loss, member, codes, 1 - 2 * ALPHA, binary=items.binary).low > margin
 
 
-def gate_draws(
-    suite: str,
-    name: str,
-    gates: Sequence[GateSpec],
-    cells: Sequence[Cell],
-    sizes: Sequence[int],
-    draws: int,
-    strata: dict[str, str] | None = None,
+def rule_draws(
+    name: str, what: str, items: Items, margin: float, sizes: Sequence[int], draws: int
 ) -> Iterator[dict[str, Any]]:
-    """How often each rule fails, passes or stays undecided for one copy on n clusters, judged as the only candidate."""
-    reference = find(cells, "reference", suite) or stand_in(cells, "reference", suite)
-    candidate = find(cells, name, suite)
-    assert reference is not None
-    assert candidate is not None
-    comparison = compare_tables([], "reference", None)
+    """How often one rule alone fails, passes or stays undecided on n clusters."""
     for n in sizes:
-        seen: dict[tuple[str, str | None], dict[str, int]] = {}
-        only = 0
-        for sample in resampled([reference, candidate], n, draws, n, strata):
-            verdict = judge(gates, sample, comparison, "reference", policy_hash=policy_hash(gates))
-            rules = {(r.rule, r.group and f"{r.attribute}={r.group}"): r.verdict for r in verdict.rules}
-            for rule, said in rules.items():
-                seen.setdefault(rule, {"pass": 0, "fail": 0, "inconclusive": 0})[said] += 1
-            average = all(said == "pass" for (_, group), said in rules.items() if group is None)
-            only += average and any(said == "fail" for (_, group), said in rules.items() if group)
+        rng, seen = np.random.default_rng([1, n]), Counter[str]()
+        for _ in range(draws):
+            loss, _, codes = items.drawn(n, rng)
+            seen[noninferiority(loss, margin, ALPHA, clusters=codes, binary=items.binary).verdict] += 1
+        yield {"copy": name, "rule": f"{what}, margin {margin:.3g}", "group": None, "n": n, **seen, "draws": draws}
+
+
+def group_draws(
+    name: str, gates: Sequence[GateSpec], pair: Sequence[Cell], metric: str, sizes: Sequence[int], draws: int
+) -> Iterator[dict[str, Any]]:
+    """The same for the average and every group, Holm over all; and how often a group fails while the average passes."""
+    losses, pools = Losses(*pair, metric), families(pair[1])
+    for n in sizes:
+        rng = np.random.default_rng([2, n])
+        seen: dict[tuple[str, str], Counter[str]] = {}
+        hidden = 0
+        for draw in range(draws):
+            clusters = taken(pools, n, rng)
+            said = losses.verdicts(clusters, gates)
+            if draw < CHECKED:
+                assert said == _judged(gates, cells_on(pair, clusters)), "the gate itself says otherwise"
+            for rule, verdict in said.items():
+                seen.setdefault(rule, Counter())[verdict] += 1
+            average = all(verdict == "pass" for (_, group), verdict in said.items() if not group)
+            hidden += average and any(verdict == "fail" for (_, group), verdict in said.items() if group)
         for (rule, group), count in seen.items():
-            yield {"copy": name, "suite": suite, "n": n, "rule": rule, "group": group, **count, "draws": draws}
-        if any(group for _, group in seen):
-            yield {"copy": name, "suite": suite, "n": n, "rule": "the average passes and a group fails", "group": None,
-                   "fail": only, "draws": draws}  # fmt: skip
+            yield {"copy": name, "rule": rule, "group": group or None, "n": n, **count, "draws": draws}
+        what = "a group fails while the average passes"
+        yield {"copy": name, "rule": what, "group": None, "n": n, "fail": hidden, "draws": draws}
+
+
+def _judged(gates: Sequence[GateSpec], pair: list[Cell]) -> dict[tuple[str, str], str]:
+    comparison = compare_tables([], "reference", None)
+    verdict = judge(gates, pair, comparison, "reference", policy_hash=policy_hash(gates))
+    return {
+        (r.rule, f"{r.attribute}={r.group}" if r.group else ""): r.verdict
+        for r in verdict.rules
+        if r.lower is not None  # not one of the groups that are too small
+    }
 
 
 def _share(found: int, draws: int) -> dict[str, Any]:
@@ -157,25 +181,30 @@ def group_of(copy: Path) -> tuple[str, str] | None:
     return (record["attribute"], record["group"]) if record["defect"] == "group" else None
 
 
-def tests_of(name: str, group: tuple[str, str] | None, cells: Sequence[Cell], draws: int) -> Iterator[dict[str, Any]]:
-    """Every metric of a copy against 0 and against the shipped margin, and the damaged group's differences."""
-    for suite, end, margins in (
-        ("perplexity", "", (0.0, math.log1p(0.05))),
-        ("divergence", "prefill/kl", (0.1,)),
-        ("tasks", "/acc", (0.0, 0.03)),
-        ("fairness", "/accuracy", (0.0, 0.03)),
-    ):
-        reference = find(cells, "reference", suite) or stand_in(cells, "reference", suite)
+def study(
+    name: str, group: tuple[str, str] | None, cells: Sequence[Cell], asked: argparse.Namespace
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every metric of a copy against 0 and against its shipped margin, and the damaged group's difference."""
+    for suite, (end, margin) in SHIPPED.items():
         candidate = find(cells, name, suite)
+        reference = find(cells, "reference", suite) or stand_in(cells, "reference", suite)
         if candidate is None or reference is None:
             continue
         metric = next(m.id for m in candidate.result.metrics if m.id.endswith(end))
-        for margin in margins:
-            yield from single_tests(name, metric, paired(reference, candidate, metric), margin, draws)
-        if suite == "fairness" and group:
-            items = paired(reference, candidate, metric, group)
-            for margin in (0.0, 0.1):
-                yield from single_tests(name, f"difference-in-differences {group[0]}={group[1]}", items, margin, draws)
+        items = paired(reference, candidate, metric)
+        for limit in (0.0, margin) if suite != "divergence" else (margin,):
+            yield from (("tests", row) for row in single_tests(name, metric, items, limit, asked.draws))
+        if suite != "fairness":
+            yield from (("gates", row) for row in rule_draws(name, metric, items, margin, SIZES[suite], asked.draws))
+        elif group:
+            what, items = f"difference of {group[0]}={group[1]}", paired(reference, candidate, metric, group)
+            for limit in (0.0, GROUP_MARGIN):
+                yield from (("tests", row) for row in single_tests(name, what, items, limit, asked.draws))
+            gates = [GateSpec(metric="fairness/*/accuracy", margin=margin)]
+            gates += [g for g in load_gates(content("suites") / "presets" / "full.toml") if g.attribute == "*"]
+            gates = [gate.model_copy(update={"name": None}) for gate in gates]
+            pair = [reference, candidate]
+            yield from (("gates", r) for r in group_draws(name, gates, pair, metric, asked.questions, asked.draws))
 
 
 def main() -> None:
@@ -186,30 +215,12 @@ def main() -> None:
     spec = spec_of_run(asked.model, copies, asked.text, budget, asked.lean)
     run = awqbench.run(spec, asked.out / "run")
     cells = cells_of(run)
-    presets = content("suites")
-    gates = load_gates(presets / "presets" / "full.toml")
-    average = [g for g in load_gates(presets / "gate.toml") if g.metric.startswith("fairness/")]
     result: dict[str, Any] = {"machine": hardware(), "tests": [], "gates": []}
     for name, path in copies.items():
-        group = group_of(path)
-        result["tests"] += tests_of(name, group, cells, asked.draws)
-        for suite in SIZES:
-            own = [g for g in [*gates, *average] if g.metric.startswith(f"{suite}/")]
-            cell = find(cells, name, suite)
-            if cell is None or (suite == "fairness" and not group):
-                continue
-            sizes = asked.questions if suite == "fairness" else SIZES[suite]
-            strata = _families(cell) if suite == "fairness" else None
-            result["gates"] += gate_draws(suite, name, own, cells, sizes, asked.draws, strata)
+        for table, row in study(name, group_of(path), cells, asked):
+            result[table].append(row)
         write_atomic(asked.out / "power.json", json.dumps(result, indent=2) + "\n")
         print(f"{name}: done", file=sys.stderr)
-
-
-def _families(cell: Cell) -> dict[str, str]:
-    """Each fairness cluster's family: the attributes its items have."""
-    columns = [c for c in cell.items.columns if str(c).startswith("group_")]
-    there = cell.items[columns].notna()
-    return dict(zip(cell.items["cluster"], there.apply(lambda row: ",".join(row.index[row]), axis=1), strict=True))
 
 
 def _arguments() -> argparse.Namespace:

@@ -24,7 +24,8 @@ def tests(rows: list[dict[str, Any]]) -> str:
             continue
         star = " (required_n)" if row["n"] == row["required n"] else ""
         lines.append(
-            f"{known} {row['n']}{star} | {row['promised']:.0%} | {row['delivered']:.0%} | {row['low']:.0%} to {row['high']:.0%} |"
+            f"{known} {row['n']}{star} | {row['promised']:.0%} | {row['delivered']:.0%} | "
+            f"{row['low']:.0%} to {row['high']:.0%} |"
         )
     return "\n".join(lines)
 
