@@ -11,9 +11,9 @@ import torch
 from awqbench.compare import compare_tables
 from awqbench.compare.cell import Cell
 from awqbench.gate import judge
+from awqbench.policies import load_policy
 from awqbench.record.schema import Verdict
 from awqbench.resources import content
-from awqbench.spec import load_gates
 from awqbench.suites.fairness_sets import load_set
 
 pytestmark = pytest.mark.data
@@ -23,8 +23,8 @@ TEXTS = ("perplexity", "divergence")
 
 def shipped(preset: str, *kinds: str) -> list[Any]:
     """The gates of a preset that judge these kinds of suites; for fairness also the overall accuracy's (gate.toml)."""
-    gates = load_gates(PRESETS / f"{preset}.toml")
-    gates += [g for g in load_gates(content("suites") / "gate.toml") if g.metric.startswith("fairness/")]
+    gates = list(load_policy(PRESETS / f"{preset}.toml").gates)
+    gates += [g for g in load_policy(content("suites") / "gate.toml").gates if g.metric.startswith("fairness/")]
     return [gate for gate in gates if gate.metric.split("/")[0] in kinds and gate.attribute != "gender"]
 
 

@@ -27,18 +27,20 @@ import awqbench
 from awqbench.compare import compare_tables
 from awqbench.compare.cell import Cell
 from awqbench.gate import judge, policy_hash
+from awqbench.policies import load_policy
 from awqbench.record.environment import hardware
 from awqbench.record.files import write_atomic
 from awqbench.record.reader import Run
 from awqbench.record.schema import Comparison
 from awqbench.resources import content
 from awqbench.score import cells_of
-from awqbench.spec import RunSpec, load_gates, parse_spec
+from awqbench.spec import RunSpec, parse_spec
 
 # Seed, threads, the slice of the text and the batch sizes. Another seed and slice are other items.
 RUNS = (
     (0, 1, "[:30%]", (1, 2, 3, 5, 8, 16, 64)),
-    (1, 1, "[60%:]", (2, 16)),
+    (1, 1, "[60%:]", (2, 5, 16)),
+    (0, 2, "[:30%]", (1, 8)),
 )
 BUDGET = {"window": 256, "windows": 4, "tasks": 60, "fairness": 60}
 
@@ -80,7 +82,7 @@ def judged(runs: Sequence[Run], policies: list[Path]) -> Iterator[dict[str, Any]
         comparison = compare_tables(pair, "one", None)
         kinds = {cell.result.kind for cell in pair}
         for policy in policies:
-            gates = [gate for gate in load_gates(policy) if gate.metric.split("/")[0] in kinds]
+            gates = [gate for gate in load_policy(policy).gates if gate.metric.split("/")[0] in kinds]
             verdict = judge(gates, pair, comparison, "one", policy_hash=policy_hash(gates))
             yield {
                 "seed": runs[0].manifest.seed,

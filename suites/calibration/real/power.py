@@ -27,11 +27,12 @@ import awqbench
 from awqbench.compare import compare_tables
 from awqbench.compare.cell import Cell, find, stand_in
 from awqbench.gate import judge, policy_hash
+from awqbench.policies import load_policy
 from awqbench.record.environment import hardware
 from awqbench.record.files import write_atomic
 from awqbench.resources import content
 from awqbench.score import cells_of
-from awqbench.spec import GateSpec, RunSpec, load_gates, parse_spec
+from awqbench.spec import GateSpec, RunSpec, parse_spec
 from awqbench.stats import clustered_mean, difference_in_differences, noninferiority, required_n
 
 HERE = Path(__file__).resolve().parent
@@ -201,7 +202,7 @@ def study(
             for limit in (0.0, GROUP_MARGIN):
                 yield from (("tests", row) for row in single_tests(name, what, items, limit, asked.draws))
             gates = [GateSpec(metric="fairness/*/accuracy", margin=margin)]
-            gates += [g for g in load_gates(content("suites") / "presets" / "full.toml") if g.attribute == "*"]
+            gates += [g for g in load_policy(content("suites") / "presets" / "full.toml").gates if g.attribute == "*"]
             gates = [gate.model_copy(update={"name": None}) for gate in gates]
             pair = [reference, candidate]
             yield from (("gates", r) for r in group_draws(name, gates, pair, metric, asked.questions, asked.draws))
