@@ -55,6 +55,18 @@ def test_a_distance_is_its_own_loss() -> None:
     assert draws.paired(empty, BEFORE, METRIC).loss.tolist() == [[1, 1], [1, 0], [1, 1]]
 
 
+def test_equal_log_likelihoods_are_no_equal_answers() -> None:
+    """Unchanged windows show the same model; unchanged answers show little."""
+    import draws
+
+    metric = Metric(
+        id=METRIC, value=1.0, unit="perplexity", n=6, protocol="", higher_is_better=False, pairing="log-ratio"
+    )
+    same = Cell(AFTER.result.model_copy(update={"metrics": [metric]}), BEFORE.items)
+    assert not draws.paired(BEFORE, same, METRIC).binary
+    assert draws.paired(BEFORE, Cell(AFTER.result, BEFORE.items), METRIC).binary
+
+
 def test_samples_keep_pairs_and_tell_copies_of_a_cluster_apart() -> None:
     import draws
 

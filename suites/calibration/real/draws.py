@@ -37,7 +37,7 @@ class Items:
 def paired(reference: Cell, candidate: Cell, metric: str, group: tuple[str, str] | None = None) -> Items:
     """A metric's per-item losses by cluster; a distance is its own loss. `group`: attribute and value, items that have
     the attribute only."""
-    after = candidate.rows(metric)
+    after, found = candidate.rows(metric), candidate.metric(metric)
     if group is not None:
         after = after[after[f"group_{group[0]}"].notna()]
     score = after["score"].to_numpy(np.float64)
@@ -45,14 +45,15 @@ def paired(reference: Cell, candidate: Cell, metric: str, group: tuple[str, str]
         loss = score
     else:
         before = reference.rows(metric).set_index("item_id")["score"].loc[after["item_id"]].to_numpy(np.float64)
-        found = candidate.metric(metric)
         loss = (before - score) if found is not None and found.higher_is_better else (score - before)
     order = np.argsort(after["cluster"].to_numpy(str), kind="stable")
     clusters = after["cluster"].nunique()
     member = None
     if group is not None:
         member = (after[f"group_{group[0]}"] == group[1]).to_numpy(np.bool_)[order].reshape(clusters, -1)
-    binary = bool(np.isin(loss, (-1.0, 0.0, 1.0)).all())
+    # As in the gate: right or wrong answers are binary; log-likelihoods that are all equal are not.
+    binary = not reference.items.empty and found is not None and found.pairing == "difference"
+    binary = binary and bool(np.isin(loss, (-1.0, 0.0, 1.0)).all())
     return Items(loss[order].reshape(clusters, -1), member, binary)
 
 

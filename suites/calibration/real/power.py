@@ -134,7 +134,14 @@ def rule_draws(
         for _ in range(draws):
             loss, _, codes = items.drawn(n, rng)
             seen[noninferiority(loss, margin, ALPHA, clusters=codes, binary=items.binary).verdict] += 1
-        yield {"copy": name, "rule": f"{what}, margin {margin:.3g}", "group": None, "n": n, **seen, "draws": draws}
+        yield {
+            "copy": name,
+            "rule": f"{what}, margin {margin:.3g}",
+            "group": None,
+            "n": n,
+            **_counts(seen),
+            "draws": draws,
+        }
 
 
 def group_draws(
@@ -156,9 +163,13 @@ def group_draws(
             average = all(verdict == "pass" for (_, group), verdict in said.items() if not group)
             hidden += average and any(verdict == "fail" for (_, group), verdict in said.items() if group)
         for (rule, group), count in seen.items():
-            yield {"copy": name, "rule": rule, "group": group or None, "n": n, **count, "draws": draws}
+            yield {"copy": name, "rule": rule, "group": group or None, "n": n, **_counts(count), "draws": draws}
         what = "a group fails while the average passes"
         yield {"copy": name, "rule": what, "group": None, "n": n, "fail": hidden, "draws": draws}
+
+
+def _counts(seen: Counter[str]) -> dict[str, int]:
+    return {verdict: seen[verdict] for verdict in ("fail", "pass", "inconclusive")}
 
 
 def _judged(gates: Sequence[GateSpec], pair: list[Cell]) -> dict[tuple[str, str], str]:

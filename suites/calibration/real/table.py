@@ -47,7 +47,7 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for key in keys:
         of_key = [row for row in rows if row["group"] is not None and (row["copy"], row["rule"], row["n"]) == key]
         kept += sorted(of_key, key=lambda row: -row["fail"])[:2]
-    return sorted(kept, key=lambda row: (row["copy"], row["suite"], row["rule"], row["n"], -row["fail"]))
+    return sorted(kept, key=lambda row: (row["copy"], row["rule"], row["n"], -row["fail"]))
 
 
 if __name__ == "__main__":
