@@ -81,8 +81,9 @@ def test_samples_keep_pairs_and_tell_copies_of_a_cluster_apart() -> None:
     assert draws.families(BEFORE) == [["c0", "c1", "c2"]]
 
 
+@pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_rules_on_arrays_are_the_gate(seed: int) -> None:
+def test_rules_on_arrays_are_the_gate(seed: int, strict: bool) -> None:
     """The same verdicts as the gate's own, with a harm to group a that grows with the seed."""
     import draws
     import power as program
@@ -94,7 +95,7 @@ def test_rules_on_arrays_are_the_gate(seed: int) -> None:
     pair = [cell("reference", before.tolist()), cell("other", after.tolist())]
     gates = [
         GateSpec(metric="fairness/*/accuracy", margin=0.2),
-        GateSpec(metric="fairness/*/accuracy", margin=0.1, attribute="*"),
+        GateSpec(metric="fairness/*/accuracy", margin=0.1, attribute="*", zero_tolerance=strict),
     ]
     clusters = draws.taken(draws.families(pair[1]), 40, rng)
     said = rules.Losses(*pair, METRIC).verdicts(clusters, gates)

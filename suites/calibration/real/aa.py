@@ -169,8 +169,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--text", default="pydoc-topics")
     parser.add_argument("--out", type=Path, default=Path("runs") / "aa")
     parser.add_argument(
-        "--policies", type=Path, nargs="+", default=[presets / "default.toml", presets / "full.toml"],
-        help="files with [[gates]]",
+        "--policies", type=Path, nargs="+", default=[presets / "default.toml", presets / "full.toml", Path("strict")],
+        help="files with [[gates]], or names of shipped policies",
     )  # fmt: skip
     return parser.parse_args()
 

@@ -51,6 +51,8 @@ SHIPPED = {
     "fairness": ("/accuracy", 0.03),
 }
 GROUP_MARGIN = 0.1  # of the full preset
+# Whose rule on groups is applied: no group 10 points more than the others, or none shown to lose more at all.
+POLICIES = {"full": content("suites") / "presets" / "full.toml", "strict": Path("strict")}
 # Numbers of clusters drawn: windows of text, topics of tasks, questions of the fairness set.
 SIZES = {"perplexity": (4, 8, 16, 32), "divergence": (4, 8, 16, 32), "tasks": (15, 30, 60, 120),
          "fairness": (30, 60, 120, 240, 480)}  # fmt: skip
@@ -212,11 +214,16 @@ def study(
             what, items = f"difference of {group[0]}={group[1]}", paired(reference, candidate, metric, group)
             for limit in (0.0, GROUP_MARGIN):
                 yield from (("tests", row) for row in single_tests(name, what, items, limit, asked.draws))
-            gates = [GateSpec(metric="fairness/*/accuracy", margin=margin)]
-            gates += [g for g in load_policy(content("suites") / "presets" / "full.toml").gates if g.attribute == "*"]
-            gates = [gate.model_copy(update={"name": None}) for gate in gates]
-            pair = [reference, candidate]
-            yield from (("gates", r) for r in group_draws(name, gates, pair, metric, asked.questions, asked.draws))
+            average = GateSpec(metric="fairness/*/accuracy", margin=margin)
+            for policy, path in POLICIES.items():
+                groups = [
+                    gate.model_copy(update={"name": None})
+                    for gate in load_policy(path).gates
+                    if gate.attribute == "*" and gate.metric == average.metric
+                ]
+                pair, sizes = [reference, candidate], asked.questions
+                for row in group_draws(name, [average, *groups], pair, metric, sizes, asked.draws):
+                    yield "gates", {**row, "policy": policy}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Thousands of samples are judged; power.py has the gate itself judge the first of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,11 @@ import numpy.typing as npt
 from awqbench.compare.cell import Cell
 from awqbench.record.schema import GROUP_PREFIX
 from awqbench.spec import GateSpec
+from awqbench.stats.bounds import Bounds
 from awqbench.stats.did import contrast_bounds
 from awqbench.stats.multiplicity import holm
 from awqbench.stats.paired import mean_bounds
-from awqbench.stats.verdict import decide
+from awqbench.stats.verdict import Decision, decide
 
 Rule = tuple[str, str]  # metric pattern, and attribute=group or nothing
 
@@ -43,7 +45,7 @@ class Losses:
         for gate in gates:
             if gate.attribute is None:
                 rules.append((gate.metric, ""))
-                decisions.append(decide(mean_bounds(loss, codes, binary=True), gate.margin, gate.alpha))
+                decisions.append(_decide(mean_bounds(loss, codes, binary=True), gate))
                 levels.append(gate.alpha)
                 continue
             for attribute, all_labels in self.labels.items():
@@ -55,13 +57,19 @@ class Losses:
                         continue
                     bounds = contrast_bounds(loss[there], member, _dense(codes[there]), binary=True)
                     rules.append((gate.metric, f"{attribute}={group}"))
-                    decisions.append(decide(bounds, gate.margin, gate.alpha))
+                    decisions.append(_decide(bounds, gate))
                     levels.append(gate.alpha)
         adjusted = holm([decision.p_worse for decision in decisions])
         return {
-            rule: "inconclusive" if decision.verdict == "fail" and p >= alpha else decision.verdict
+            rule: "fail" if p < alpha else "inconclusive" if decision.verdict == "fail" else decision.verdict
             for rule, decision, p, alpha in zip(rules, decisions, adjusted, levels, strict=True)
         }
+
+
+def _decide(bounds: Bounds, gate: GateSpec) -> Decision:
+    """Against the margin; under zero tolerance p_worse is that of any loss at all."""
+    decision = decide(bounds, gate.margin, gate.alpha)
+    return replace(decision, p_worse=bounds.p_greater(0.0)) if gate.zero_tolerance else decision
 
 
 def _dense(codes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

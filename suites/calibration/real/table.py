@@ -35,7 +35,7 @@ def gates(rows: list[dict[str, Any]]) -> str:
     lines = ["| copy | rule | n | fail | pass | inconclusive |", "|---|---|---|---|---|---|"]
     for row in _shown(rows):
         shares = [f"{row[key] / row['draws']:.0%}" if key in row else "-" for key in ("fail", "pass", "inconclusive")]
-        name = row["rule"] if row["group"] is None else f"{row['rule']}: {row['group']}"
+        name = f"{row['policy']}: {row['group'] or row['rule']}" if "policy" in row else row["rule"]
         lines.append(f"| {row['copy']} | {name} | {row['n']} | {' | '.join(shares)} |")
     return "\n".join(lines)
 
@@ -43,11 +43,11 @@ def gates(rows: list[dict[str, Any]]) -> str:
 def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows without groups, and for each copy, rule and n the two groups that fail most often."""
     kept = [row for row in rows if row["group"] is None]
-    keys = {(row["copy"], row["rule"], row["n"]) for row in rows if row["group"] is not None}
+    keys = {(row["copy"], row["policy"], row["n"]) for row in rows if row["group"] is not None}
     for key in keys:
-        of_key = [row for row in rows if row["group"] is not None and (row["copy"], row["rule"], row["n"]) == key]
+        of_key = [row for row in rows if row["group"] is not None and (row["copy"], row["policy"], row["n"]) == key]
         kept += sorted(of_key, key=lambda row: -row["fail"])[:2]
-    return sorted(kept, key=lambda row: (row["copy"], row["rule"], row["n"], -row["fail"]))
+    return sorted(kept, key=lambda row: (row["copy"], row.get("policy", ""), row["group"] or row["rule"], row["n"]))
 
 
 if __name__ == "__main__":
