@@ -27,9 +27,9 @@ class Maximum:
     sides: int  # 2: of their absolute values
 
     def alpha(self, family: float) -> float:
-        """The level of each single statistic at which the chance that any of them exceeds is `family`."""
+        """The level of each single statistic at which the chance that any of them exceeds is `family`; never above it."""
         z = float(np.quantile(self.draws, 1 - family, method="higher"))
-        return self.sides * t_tail(z)
+        return min(family, self.sides * t_tail(z))
 
     def adjusted(self, p: float) -> float:
         """A single statistic's p, corrected for all; never below p."""

@@ -38,7 +38,7 @@ def test_a_correction_only_widens_and_never_more_than_bonferronis(seed: int, k: 
     for name, found in simultaneous_differences(delta, groups, clusters, seed=seed).items():
         alone = difference_in_differences(delta, groups == int(name), clusters)
         most = difference_in_differences(delta, groups == int(name), clusters, level=1 - 0.05 / k)
-        assert most.low - 0.02 <= found.low <= alone.low + 0.02
+        assert most.low - 0.06 <= found.low <= alone.low  # the joint law is drawn: its quantile errs a little
         assert alone.p <= found.p <= min(1.0, k * alone.p) + 0.01
         assert (found.estimate, found.n_group) == (alone.estimate, alone.n_group)
 
