@@ -27,7 +27,7 @@ class Maximum:
     sides: int  # 2: of their absolute values
 
     def alpha(self, family: float) -> float:
-        """The level of each single statistic at which the chance that any of them exceeds is `family`; never above it."""
+        """The level, at most `family`, of each single statistic at which the chance of any exceeding is `family`."""
         z = float(np.quantile(self.draws, 1 - family, method="higher"))
         return min(family, self.sides * t_tail(z))
 
