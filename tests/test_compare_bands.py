@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from awqbench.compare import Cell, compare_tables
-from awqbench.record.schema import SIGNED, CellResult, Metric
+from awqbench.record.schema import CellResult, Metric
 from awqbench.suites.base import item_table
 
 SHIFT = np.array([-0.03, 0.02, -0.01, 0.04, -0.02, 0.01, 0.03, -0.02])
 
 
-def cell(suite: str, id: str, rows: list[dict[str, Any]], **detail: Any) -> Cell:
+def cell(suite: str, id: str, rows: list[dict[str, Any]], signed: bool = False) -> Cell:
     metric = Metric(
         id=id, value=0.0, unit="nats per token", n=len(rows), protocol="p", higher_is_better=False,
-        pairing="to-reference", detail=detail,
+        pairing="to-reference", signed=signed,
     )  # fmt: skip
     result = CellResult(
         backend="awq", suite=suite, kind="divergence", role="candidate", key="k", status="ok", metrics=[metric]
@@ -39,7 +39,7 @@ def bands(rare: float, count: int = 24) -> list[dict[str, Any]]:
 
 
 def test_a_change_with_a_sign_may_be_a_gain_and_is_tested() -> None:
-    (found,) = compare_tables([cell("s", "d/log-ppl-ratio", windows(SHIFT), **{SIGNED: True})], "r", None).differences
+    (found,) = compare_tables([cell("s", "d/log-ppl-ratio", windows(SHIFT), signed=True)], "r", None).differences
     assert found.delta == pytest.approx(SHIFT.mean())
     assert found.ci_low < 0 < found.ci_high
     assert found.p > 0.5
@@ -65,7 +65,7 @@ def test_bands_of_one_suite_do_not_change_anothers_p() -> None:
 
 def test_a_mean_over_bands_is_no_test_of_its_own() -> None:
     (found,) = compare_tables(
-        [cell("s", "d/log-ppl-ratio-by-frequency", bands(0.2), **{SIGNED: True})], "r", None
+        [cell("s", "d/log-ppl-ratio-by-frequency", bands(0.2), signed=True)], "r", None
     ).differences
     assert found.by_band
     assert found.p is not None

@@ -9,7 +9,7 @@ from awqbench.compare.cell import Cell
 from awqbench.compare.effect import Effect, measure_effect
 from awqbench.compare.noise import Floor, Reruns
 from awqbench.errors import InvalidMeasurement
-from awqbench.record.schema import SIGNED, Difference, Metric
+from awqbench.record.schema import Difference, Metric
 
 _TAIL = 0.025
 RELATIVE = "relative"
@@ -65,9 +65,8 @@ def _figures(effect: Effect, metric: Metric) -> dict[str, object]:
     low = high = None
     if effect.bounds:
         low, high = effect.bounds.lower(_TAIL), effect.bounds.upper(_TAIL)
-        signed = metric.detail.get(SIGNED)
-        if metric.pairing == "to-reference" and not signed and effect.pairs and effect.pairs.reference is None:
-            low = max(low, 0.0)  # a distance is never negative
+        if metric.is_distance and effect.pairs and effect.pairs.reference is None:
+            low = max(low, 0.0)
     return {
         "baseline_value": effect.baseline_value,
         "candidate_value": effect.candidate_value,

@@ -10,7 +10,7 @@ import numpy as np
 from awqbench.compare.cell import Cell, same_items
 from awqbench.compare.pairs import Pairs, pair_items
 from awqbench.errors import InvalidMeasurement
-from awqbench.record.schema import SIGNED, Flips, Metric
+from awqbench.record.schema import Flips, Metric
 from awqbench.stats.bootstrap import BootstrapBounds
 from awqbench.stats.bounds import Bounds, two_sided_p
 from awqbench.stats.clustered import MeanBounds
@@ -118,7 +118,7 @@ def _paired(baseline: Cell, candidate: Cell, metric: Metric, sign: float, cluste
         return replace(effect, problem=str(error))
     clusters = int(codes.max()) + 1
     effect = replace(effect, bounds=bounds, clusters=clusters, mde=_smallest(bounds))
-    if distance and not metric.detail.get(SIGNED):
+    if distance and not metric.signed:
         return effect  # that a distance is above zero needs no test
     alone = clusters == pairs.n
     if isinstance(bounds, DiscordantBounds) and alone:

@@ -21,20 +21,24 @@ _TAIL = 0.025
 SLICED = ("difference", "log-ratio", "to-reference")
 
 
+def sliced_pairs(baseline: Cell, candidate: Cell, metric: Metric) -> Pairs | None:
+    """The items of a metric that can be divided into groups; None for metrics without items or group columns."""
+    if metric.pairing not in SLICED or not any(str(name).startswith(GROUP_PREFIX) for name in candidate.items):
+        return None
+    distance = metric.pairing == "to-reference" and baseline.result.role == "reference"
+    try:
+        return pair_items(baseline, candidate, metric.id, distance=distance)
+    except InvalidMeasurement:
+        return None  # the metric's own row has the reason
+
+
 def group_differences(
-    baseline: Cell, candidate: Cell, metric: Metric, min_group: int, reruns: Reruns | None = None
+    baseline: Cell, candidate: Cell, metric: Metric, pairs: Pairs, min_group: int, reruns: Reruns | None = None
 ) -> list[GroupDifference]:
-    """A row per attribute and group of one metric; none for metrics without items or group columns.
+    """A row per attribute and group of one metric, of its `sliced_pairs`.
 
     Deltas of log-ratio metrics are relative, and their difference is that of a ratio of ratios from 1.
     """
-    if metric.pairing not in SLICED or not any(str(name).startswith(GROUP_PREFIX) for name in candidate.items):
-        return []
-    distance = metric.pairing == "to-reference" and baseline.result.role == "reference"
-    try:
-        pairs = pair_items(baseline, candidate, metric.id, distance=distance)
-    except InvalidMeasurement:
-        return []  # the metric's own row has the reason
     rows = []
     for attribute in pairs.attributes():
         names = pairs.groups(attribute)

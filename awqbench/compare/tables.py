@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from awqbench.compare.cell import Cell, by_name, find, stand_in
 from awqbench.compare.differences import metric_difference
-from awqbench.compare.groups import group_differences
+from awqbench.compare.groups import group_differences, sliced_pairs
 from awqbench.compare.noise import Reruns
 from awqbench.compare.worst import worst_groups
 from awqbench.record.schema import Comparison, Difference, GroupDifference, Metric, Model, WorstGroup
@@ -49,10 +49,11 @@ def compare_tables(
     for baseline, candidate, metric in _comparable(ordered, reference, names):
         beside = reruns if baseline.result.backend == reference and candidate.result.role != "noise" else None
         differences.append(metric_difference(baseline, candidate, metric, seed, notes, beside))
-        if baseline.result.backend == reference:
+        pairs = sliced_pairs(baseline, candidate, metric) if baseline.result.backend == reference else None
+        if pairs is not None:
             at_least = smallest.get(candidate.result.suite, MIN_GROUP)
-            groups += group_differences(baseline, candidate, metric, at_least, beside)
-            worst += worst_groups(baseline, candidate, metric, at_least, seed)
+            groups += group_differences(baseline, candidate, metric, pairs, at_least, beside)
+            worst += worst_groups(baseline, candidate, metric, pairs, at_least, seed)
     differences = _adjusted(differences)
     return Comparison(
         reference=reference,

@@ -8,31 +8,26 @@ import numpy as np
 
 from awqbench.compare.cell import Cell
 from awqbench.compare.effect import is_binary
-from awqbench.compare.groups import SLICED
-from awqbench.compare.pairs import pair_items
+from awqbench.compare.pairs import Pairs
 from awqbench.errors import InvalidMeasurement
-from awqbench.record.schema import GROUP_PREFIX, Metric, WorstGroup
+from awqbench.record.schema import Metric, WorstGroup
 from awqbench.stats.worst_group import worst_group
 
 # A bootstrap of fewer items than this knows too little of their spread, and would find a worst group in two of them.
 FEWEST = 10
 
 
-def worst_groups(baseline: Cell, candidate: Cell, metric: Metric, min_group: int, seed: int) -> list[WorstGroup]:
+def worst_groups(
+    baseline: Cell, candidate: Cell, metric: Metric, pairs: Pairs, min_group: int, seed: int
+) -> list[WorstGroup]:
     """A row per attribute of one metric: the group that lost most, among those with `min_group` items and `FEWEST`.
 
     None for attributes with fewer than two such groups, and none for the noise floor. Losses of log-ratio metrics are
     relative. See `awqbench.stats.worst_group` for what the figures rest on.
     """
     role = candidate.result.role
-    sliced = metric.pairing in SLICED and any(str(name).startswith(GROUP_PREFIX) for name in candidate.items)
-    if not sliced or role not in ("candidate", "control"):
+    if role not in ("candidate", "control"):
         return []
-    distance = metric.pairing == "to-reference" and baseline.result.role == "reference"
-    try:
-        pairs = pair_items(baseline, candidate, metric.id, distance=distance)
-    except InvalidMeasurement:
-        return []  # the metric's own row has the reason
     loss = pairs.change(-1.0 if metric.higher_is_better and metric.pairing != "to-reference" else 1.0)
     relative = metric.pairing == "log-ratio"
     shown = math.expm1 if relative else float

@@ -10,7 +10,7 @@ from awqbench.compare.groups import SLICED, group_bounds, group_masks
 from awqbench.compare.pairs import Pairs, pair_items
 from awqbench.errors import InvalidMeasurement
 from awqbench.gate.scale import Scale, scale_for
-from awqbench.record.schema import SIGNED, Metric, VerdictName
+from awqbench.record.schema import Metric, VerdictName
 from awqbench.spec import GateSpec
 from awqbench.stats.bounds import Bounds
 from awqbench.stats.verdict import Decision, decide
@@ -46,8 +46,8 @@ class Trial:
         if self.decision is None:
             return None
         low, high = (self.scale.shown(bound) for bound in (self.decision.lower, self.decision.upper))
-        distance = self.metric.pairing == "to-reference" and self.scale.base is None and self.group is None
-        return (max(low, 0.0) if distance and not self.metric.detail.get(SIGNED) else low), high
+        distance = self.metric.is_distance and self.scale.base is None and self.group is None
+        return (max(low, 0.0) if distance else low), high
 
     def verdict(self, p_holm: float | None) -> VerdictName:
         """The verdict once the family is corrected; p_holm is None for what has no p."""

@@ -35,11 +35,10 @@ VerdictName = Literal["pass", "fail", "inconclusive"]
 #   difference        value = mean(score); per item, candidate minus reference
 #   log-ratio         value = exp(mean(score)); the difference of scores is the logarithm of a ratio (perplexity)
 #   to-reference      each score already is a distance to the reference (KL, disagreement): the loss is the score itself
-#                     (with detail[SIGNED] it is a change from the reference, which is tested against zero)
+#                     (a `signed` one is a change from the reference, which is tested against zero)
 #   ratio-of-medians  value = median(score); compared by the ratio of the two medians (latency); items are not paired
 #   none              a single figure without items (a checkpoint's size)
 Pairing = Literal["difference", "log-ratio", "to-reference", "ratio-of-medians", "none"]
-SIGNED = "signed"
 
 
 class Model(BaseModel):
@@ -61,8 +60,14 @@ class Metric(Model):
     protocol: str = Field(description="one sentence: how it was measured")
     higher_is_better: bool | None = None
     pairing: Pairing = "difference"
+    signed: bool = Field(default=False, description="to-reference: a change of either sign, not a distance")
     scores_bias: bool = Field(default=False, description="whether an item that scores 1 was answered with a bias")
     detail: dict[str, Any] = Field(default_factory=dict, description="percentiles, counts, kernel names")
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether scores are distances to the reference, which are never negative."""
+        return self.pairing == "to-reference" and not self.signed
 
 
 class TelemetrySummary(Model):
@@ -196,8 +201,8 @@ class Difference(Model):
         return "-by-" in self.metric.rsplit("/", 1)[-1]
 
 
-class GroupDifference(Model):
-    """Did compression cost this group more than the others? Difference-in-differences of one group."""
+class OfGroup(Model):
+    """One group of one attribute, under one candidate against one baseline."""
 
     suite: str
     metric: str
@@ -206,7 +211,12 @@ class GroupDifference(Model):
     baseline: str
     candidate: str
     role: Literal["candidate", "control", "noise"]
-    n: int
+    n: int = Field(description="items of the group")
+
+
+class GroupDifference(OfGroup):
+    """Did compression cost this group more than the others? Difference-in-differences of one group."""
+
     clusters: int | None = None
     baseline_value: float | None
     candidate_value: float | None
@@ -228,20 +238,12 @@ class GroupDifference(Model):
     too_few: bool = Field(default=False, description="below the minimum count: shown, never judged")
 
 
-class WorstGroup(Model):
+class WorstGroup(OfGroup):
     """The group of one attribute that lost most, beside what the worst of equal groups would have lost by chance.
 
     Loss is how much worse the metric became; of a metric without a better side, how much it rose.
     """
 
-    suite: str
-    metric: str
-    attribute: str
-    group: str
-    baseline: str
-    candidate: str
-    role: Literal["candidate", "control", "noise"]
-    n: int = Field(description="items of that group")
     groups: int = Field(description="groups with enough items to be among them")
     loss: float = Field(description="mean loss of that group, in unit")
     upper: float = Field(description="one-sided 95 % bound of the largest true loss of any of the groups")

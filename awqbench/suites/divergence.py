@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from awqbench.errors import InvalidMeasurement
-from awqbench.record.schema import SIGNED, Metric
+from awqbench.record.schema import Metric
 from awqbench.spec import DivergenceSpec, ParitySpec
 from awqbench.suites.bands import (
     DEFINITIONS,
@@ -204,7 +204,7 @@ def _metric(what: str, windows: list[tuple[Stretch, Positions]]) -> Metric:
     if _unit(what) != "share of positions":
         detail |= {f"p{p:g}": float(np.percentile(pooled, p)) for p in PERCENTILES}
     if signed:
-        detail |= {SIGNED: True, "perplexity_ratio": float(np.exp(means.mean()))}
+        detail["perplexity_ratio"] = float(np.exp(means.mean()))
     if first.top is not None and what.startswith("kl"):
         detail["reference_mass_outside"] = float(np.concatenate([p.outside for _, p in windows]).mean())
     value = float(means.mean())
@@ -218,6 +218,7 @@ def _metric(what: str, windows: list[tuple[Stretch, Positions]]) -> Metric:
         ci_high=value + half if half is not None else None,
         higher_is_better=False,
         pairing="to-reference",
+        signed=signed,
         protocol=f"{_how(stretch, first, what)}; mean over {len(means)} windows of window means",
         detail=detail,
     )
@@ -247,19 +248,18 @@ def _by_band(windows: list[tuple[Stretch, Positions]]) -> tuple[list[Metric], li
                 for (s, p), own in zip(windows, labels, strict=True)
                 for row in band_rows(name, attribute, own, p.values[what], s.item, s.cluster)
             ]
-            metrics.append(
-                mean_metric(
-                    name,
-                    [row["score"] for row in found],
-                    [row["cluster"] for row in found],
-                    unit=_unit(what),
-                    protocol=f"{_how(stretch, first, what)}; mean over windows and bands of the band's mean in the "
-                    f"window; bands: {definition}",
-                    higher_is_better=False,
-                    pairing="to-reference",
-                    detail={"attribute": attribute, "bands": table, SIGNED: what == "log-ppl-ratio"},
-                )
+            metric = mean_metric(
+                name,
+                [row["score"] for row in found],
+                [row["cluster"] for row in found],
+                unit=_unit(what),
+                protocol=f"{_how(stretch, first, what)}; mean over windows and bands of the band's mean in the "
+                f"window; bands: {definition}",
+                higher_is_better=False,
+                pairing="to-reference",
+                detail={"attribute": attribute, "bands": table},
             )
+            metrics.append(metric.model_copy(update={"signed": what == "log-ppl-ratio"}))
             rows += found
     return metrics, rows
 
