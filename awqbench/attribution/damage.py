@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from awqbench.suites.fairness_sets.base import FairnessItem, Per
+from awqbench.suites.fairness_sets.base import FairnessItem, Per, compared_length
 
 ItemLoss = Literal["choice", "nll", "preference"]
 
@@ -76,7 +76,7 @@ class Question:
             tuple(len(context) for context, _ in pairs),
             item.gold if item.gold is not None else 0,
             tuple(
-                {"text": 1, "token": len(continuation), "character": len(choice)}[per]
+                compared_length(per, choice, len(continuation))
                 for choice, (_, continuation) in zip(item.choices, pairs, strict=True)
             ),
         )

@@ -16,7 +16,7 @@ from awqbench.suites.fairness_measures import set_measures
 from awqbench.suites.fairness_sets import FairnessItem, FairnessSet, choose, load_set
 from awqbench.suites.fairness_sets.base import Row
 from awqbench.suites.likelihood import encode_pair, score_pairs
-from awqbench.suites.slices import AND, intersect
+from awqbench.suites.slices import intersect, parts_of
 
 if TYPE_CHECKING:
     from awqbench.backends.base import Scored
@@ -66,7 +66,7 @@ def crossed(sets: Sequence[FairnessSet], intersections: Sequence[str]) -> list[F
     Raises UserError for one that fits no set.
     """
     attributes = [{attribute for item in s.items for attribute in item.groups} for s in sets]
-    fits = {name: {part.strip() for part in name.split(AND.strip())} for name in intersections}
+    fits = {name: set(parts_of(name)) for name in intersections}
     for name, parts in fits.items():
         if not any(parts <= there for there in attributes):
             allowed = "; ".join(

@@ -11,9 +11,6 @@ import pandas as pd
 
 from awqbench.record.schema import GROUP_PREFIX, Metric
 
-# Better the smaller they are, so the worst group has the largest.
-_LOWER_IS_BETTER = ("nats-per-byte",)
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -31,6 +28,7 @@ def group_measures(
     min_group: int,
     answers: Sequence[Answer | None] | None = None,
     unit: str = "share",
+    worst_is_largest: bool = False,
 ) -> tuple[dict[str, Any], list[Metric]]:
     """For each group column: a table for the overall metric's detail, and gap and worst-group metrics.
 
@@ -46,7 +44,7 @@ def group_measures(
     for column in columns:
         attribute = column.removeprefix(GROUP_PREFIX)
         there = [i for i, row in enumerate(rows) if row.get(column) is not None]
-        table, count = _by_group([rows[i] for i in there], column, rate, min_group)
+        table, count = _by_group([rows[i] for i in there], column, min_group, worst_is_largest)
         if answers:
             table["label_rates"] = label_rates([rows[i][column] for i in there], [answers[i] for i in there], min_group)
         detail[attribute] = table
@@ -112,7 +110,9 @@ def _rate(name: str, frame: pd.DataFrame, min_group: int) -> dict[str, Any]:
     return {"by_group": by_group, **_between(rate, judged["right"], judged["given"], judged["group"])}
 
 
-def _by_group(rows: Sequence[dict[str, Any]], column: str, rate: str, min_group: int) -> tuple[dict[str, Any], int]:
+def _by_group(
+    rows: Sequence[dict[str, Any]], column: str, min_group: int, worst_is_largest: bool
+) -> tuple[dict[str, Any], int]:
     """The table of one attribute, and the items in groups large enough to be judged."""
     from fairlearn.metrics import MetricFrame, count
 
@@ -131,7 +131,7 @@ def _by_group(rows: Sequence[dict[str, Any]], column: str, rate: str, min_group:
     table |= _between(_mean, judged["score"], judged["score"], judged["group"])
     if table["difference"] is not None:
         means = judged.groupby("group")["score"].mean()
-        table["worst"] = str(means.idxmax() if rate in _LOWER_IS_BETTER else means.idxmin())
+        table["worst"] = str(means.idxmax() if worst_is_largest else means.idxmin())
     return table, len(judged)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from awqbench.record.schema import GROUP_PREFIX, Metric
 from awqbench.suites.fairness_groups import Answer, group_measures
-from awqbench.suites.fairness_sets.base import FairnessItem, FairnessSet, Row
+from awqbench.suites.fairness_sets.base import FairnessItem, FairnessSet, Row, compared_length
+from awqbench.suites.fairness_sets.stereotypes import likelier
 from awqbench.suites.fairness_texts import text_measures
 from awqbench.suites.means import mean_metric
 
@@ -27,7 +28,10 @@ def set_measures(
     if fairness_set.kind == "text":
         return text_measures(fairness_set, items, identities, [tokens for (tokens,) in scored], min_group)
     scores = [
-        [-tokens.nll / _length(fairness_set, choice, tokens) for choice, tokens in zip(i.choices, s, strict=True)]
+        [
+            -tokens.nll / compared_length(fairness_set.per, choice, len(tokens.logprobs))
+            for choice, tokens in zip(i.choices, s, strict=True)
+        ]
         for i, s in zip(items, scored, strict=True)
     ]
     metrics, rows = _answers(fairness_set, items, identities, scored, scores, min_group)
@@ -68,10 +72,6 @@ def _answers(
     return [overall.model_copy(update={"scores_bias": not questions}), *by_group], rows
 
 
-def _length(fairness_set: FairnessSet, choice: str, tokens: Scored) -> int:
-    return {"text": 1, "token": len(tokens.logprobs), "character": len(choice)}[fairness_set.per]
-
-
 def _identity(item: FairnessItem) -> Row:
     groups = {f"{GROUP_PREFIX}{attribute}": value for attribute, value in item.groups.items()}
     return {"item_id": item.item_id, "cluster": item.cluster, **groups}
@@ -100,9 +100,10 @@ def _answer(item: FairnessItem, row: Row) -> Answer | None:
 def _preference_row(_: FairnessItem, scores: Sequence[float], scored: Sequence[Scored]) -> Row:
     """1: the stereotyped sentence is likelier, 0: the other one, one half: a tie. Nothing here is right or wrong."""
     more, less, *_unrelated = scores
+    score = likelier(more, less)
     return {
-        "score": 0.5 if more == less else float(more > less),
-        "prediction": "tie" if more == less else "stereotyping" if more > less else "other",
+        "score": score,
+        "prediction": {0.0: "other", 0.5: "tie", 1.0: "stereotyping"}[score],
         "nll": scored[0].nll,
         "tokens": len(scored[0].logprobs),
     }

@@ -13,7 +13,7 @@ on the same texts, both tell the change of the same log-likelihoods.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from awqbench.record.schema import Metric
 from awqbench.suites.fairness_groups import group_measures
@@ -41,20 +41,19 @@ def text_measures(
         token_rows.append({"metric": per_token, **shared, "score": text.nll / count})
         byte_rows.append({"metric": per_byte, **shared, "score": text.nll / len(item.choices[0].encode())})
     protocol, notes = fairness_set.protocol, dict(fairness_set.notes)
-    shared_keys: dict[str, Any] = {"higher_is_better": False}
     detail, by_group = group_measures(
-        fairness_set.name, "nats-per-byte", byte_rows, protocol, min_group, unit="nats per byte"
+        fairness_set.name, "nats-per-byte", byte_rows, protocol, min_group, unit="nats per byte", worst_is_largest=True
     )
     metrics = [
         mean_metric(
             per_token, [row["score"] for row in token_rows], [row["cluster"] for row in token_rows],
             unit="perplexity", pairing="log-ratio", protocol=f"{protocol}, of nats per token; exp of it",
-            detail=notes, **shared_keys,
+            detail=notes, higher_is_better=False,
         ),
         mean_metric(
             per_byte, [row["score"] for row in byte_rows], [row["cluster"] for row in byte_rows],
             unit="nats per byte", protocol=f"{protocol}, of nats per byte of UTF-8",
-            detail={"groups": detail, **notes}, **shared_keys,
+            detail={"groups": detail, **notes}, higher_is_better=False,
         ),
     ]  # fmt: skip
     return [*metrics, *by_group], [*token_rows, *byte_rows]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.suites.likelihood import encode, encode_pair, prefix_id, score_pairs
+from awqbench.suites.rolling import rolling_pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -104,10 +104,9 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
         for owner, request in enumerate(requests):
             ids = self.tok_encode(*request.args)
             self.token_counts[request.args] = len(ids)
-            # lm-eval counts a window's inputs; the last of its predictions is no input but is sent along.
-            for window in get_rolling_token_windows(ids, self.prefix_token_id, self.rolling_window - 1, 1):
-                windows.append((None, *make_disjoint_window(window)))
-                owners.append(owner)
+            own = rolling_pairs(ids, self.prefix_token_id, self.rolling_window)
+            windows += [(None, context, continuation) for context, continuation in own]
+            owners += [owner] * len(own)
         totals = [0.0] * len(requests)
         for owner, (value, _) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
             totals[owner] += value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,14 @@ def document(text: str, counted: str | None = None) -> Document:
     """
     original = text if counted is None else counted
     return Document(text, len(re.split(r"\s+", original)), len(original.encode()))
+
+
+def rolling_pairs(ids: Sequence[int], prefix: int, window: int) -> list[tuple[list[int], list[int]]]:
+    """A text's tokens as context and continuation ids of disjoint windows, `window` tokens each at most."""
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    # lm-eval counts a window's inputs; the last of its predictions is no input but is sent along.
+    return [make_disjoint_window(inputs) for inputs in get_rolling_token_windows(ids, prefix, window - 1, 1)]
 
 
 def measure(context: Context) -> Measurement:
@@ -95,15 +104,12 @@ def _documents(spec: PerplexitySpec) -> tuple[str, list[Document]]:
 
 def _score(context: Context, window: int, documents: list[Document]) -> tuple[Floats, list[int], int]:
     """Each document's NLL in nats and its tokens, and how many windows there were."""
-    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-
     prefix = prefix_id(context.tokenizer)
     pairs, owners = [], []
     for owner, item in enumerate(documents):
-        # lm-eval counts a window's inputs; the last of its predictions is no input but is sent along.
-        for inputs in get_rolling_token_windows(encode(context.tokenizer, item.text), prefix, window - 1, 1):
-            pairs.append(make_disjoint_window(inputs))
-            owners.append(owner)
+        own = rolling_pairs(encode(context.tokenizer, item.text), prefix, window)
+        pairs += own
+        owners += [owner] * len(own)
     scored = score_pairs(context.worker, pairs, window, context.progress)
     losses, tokens = np.zeros(len(documents)), [0] * len(documents)
     for owner, result in zip(owners, scored, strict=True):

@@ -30,7 +30,7 @@ def intersect(groups: Sequence[Groups], attributes: Iterable[str]) -> list[dict[
     found = [dict(own) for own in groups]
     known = {name for own in groups for name in own}
     for attribute in attributes:
-        parts = _parts(attribute)
+        parts = parts_of(attribute)
         if len(set(parts)) < 2 or len(set(parts)) < len(parts):
             raise UserError(f"intersection {attribute!r} needs two different attributes or more: 'gender & age'")
         for part in parts:
@@ -50,8 +50,8 @@ def slice_tasks(tasks: Mapping[str, Sequence[Document]], slices: Sequence[str]) 
     may be left out. A task without a column has no such groups. Raises UserError for a column that no task has or that
     holds lists or tables, and for more than `MOST_GROUPS` groups.
     """
-    singles = dict.fromkeys(part for slice_ in slices for part in _parts(slice_))
-    crossed = [slice_ for slice_ in slices if len(_parts(slice_)) > 1]
+    singles = dict.fromkeys(part for slice_ in slices for part in parts_of(slice_))
+    crossed = [slice_ for slice_ in slices if len(parts_of(slice_)) > 1]
     _check_known(tasks, singles)
     found = {}
     for name, documents in tasks.items():
@@ -61,8 +61,8 @@ def slice_tasks(tasks: Mapping[str, Sequence[Document]], slices: Sequence[str]) 
                 if group is not None:
                     own[single] = group
         there = {attribute for own in alone for attribute in own}
-        groups = intersect(alone, [slice_ for slice_ in crossed if there.issuperset(_parts(slice_))])
-        wanted = [AND.join(_parts(slice_)) for slice_ in slices]
+        groups = intersect(alone, [slice_ for slice_ in crossed if there.issuperset(parts_of(slice_))])
+        wanted = [AND.join(parts_of(slice_)) for slice_ in slices]
         found[name] = [{attribute: own[attribute] for attribute in wanted if attribute in own} for own in groups]
         for attribute in wanted:
             count = len({own[attribute] for own in found[name] if attribute in own})
@@ -101,7 +101,8 @@ def _cluster(value: Any) -> str:
     return text if len(text) <= _LONGEST_CLUSTER else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _parts(slice_: str) -> list[str]:
+def parts_of(slice_: str) -> list[str]:
+    """The attributes of an intersection."""
     return [part.strip() for part in slice_.split("&")]
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from awqbench.errors import UserError
 from awqbench.suites.fairness_sets import load_set
-from awqbench.suites.fairness_sets.stereoset_scores import TermScores, likelier, term_scores
+from awqbench.suites.fairness_sets.stereoset_scores import TermScores, term_scores
+from awqbench.suites.fairness_sets.stereotypes import likelier
 
 
 def item(number: int, target: str, part: str, **sentences: str) -> dict[str, Any]:

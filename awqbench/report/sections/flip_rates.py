@@ -6,13 +6,15 @@ lie there alone are what any small change does, flips among sure answers are dam
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from awqbench.errors import InvalidMeasurement
 from awqbench.stats.inputs import Bools
-from awqbench.suites.means import cluster_interval
+from awqbench.stats.proportion import share_interval
 from awqbench.suites.slices import quantile_bands
 
 BANDS = 4
@@ -83,5 +85,7 @@ def _rates(label: str, rows: pd.DataFrame) -> FlipRates:
 
 def _share(hits: Bools, among: Bools, clusters: np.ndarray) -> Share:
     chosen = hits[among]
-    low, high = cluster_interval(chosen.astype(np.float64), list(clusters[among]), bounds=(0.0, 1.0))
+    low = high = None
+    with suppress(InvalidMeasurement):  # fewer than two items, or all in one cluster
+        low, high = share_interval(chosen, clusters[among])
     return Share(int(chosen.sum()), len(chosen), low, high)

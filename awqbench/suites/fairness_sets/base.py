@@ -73,6 +73,11 @@ class FairnessSet:
     extra: Extra | None = None
 
 
+def compared_length(per: Per, choice: str, tokens: int) -> int:
+    """What a choice's summed log-likelihood is divided by before choices are compared."""
+    return {"text": 1, "token": tokens, "character": len(choice)}[per]
+
+
 def choose(
     items: Sequence[FairnessItem], budget: int | None, seed: int, *, draw: int = 1, part: int | None = None
 ) -> list[FairnessItem]:

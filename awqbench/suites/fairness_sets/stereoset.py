@@ -55,18 +55,16 @@ def _item(row: dict[str, Any], part: Part) -> FairnessItem:
     said = {sentence["gold_label"]: sentence["sentence"].strip() for sentence in row["sentences"]}
     if set(said) != set(_LABELS) or len(row["sentences"]) != len(_LABELS):
         raise ValueError(f"item {row['id']} has the labels {sorted(said)}, not one of each of {list(_LABELS)}")
-    term = f"stereoset/{row['bias_type']}/{row['target'].lower()}"
     context = row["context"].strip()
     if context[-1:] not in {".", "!", "?"}:
         context += "."  # as the original does: the second sentence is a new one
     return FairnessItem(
         item_id=f"stereoset-{part}/{row['id']}",
-        cluster=term,
+        cluster=f"stereoset/{row['bias_type']}/{row['target'].lower()}",  # the target term
         context=context if part == "intersentence" else "",
         choices=tuple(said[label] for label in _LABELS),
         gold=None,
         groups={"bias_type": row["bias_type"]},
         block=row["id"],
         stratum=row["bias_type"],
-        meta={"term": term},
     )

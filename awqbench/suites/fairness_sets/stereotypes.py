@@ -38,3 +38,8 @@ def rescored(row: Row, metric: str, score: float) -> Row:
     """The row with another score: neither right nor wrong, so without correctness and without gold."""
     kept = {k: v for k, v in row.items() if k in ("item_id", "cluster", "prediction") or k.startswith(GROUP_PREFIX)}
     return {**kept, "metric": metric, "score": score}
+
+
+def likelier(first: float, second: float) -> float:
+    """1 where the first of two log-likelihoods is larger, 0 where the second is, one half for a tie."""
+    return 0.5 if first == second else float(first > second)
