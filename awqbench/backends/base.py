@@ -18,7 +18,9 @@ from awqbench.errors import NotApplicable
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 Path = Literal["prefill", "decode"]
-Capability = Literal["score", "logprobs", "decode-logprobs", "topk-logprobs", "generate", "time", "tokenize"]
+Capability = Literal[
+    "score", "logprobs", "decode-logprobs", "topk-logprobs", "generate", "stop-texts", "time", "tokenize"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,14 @@ class Backend(Protocol):
     def generate(self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int]) -> list[list[int]]:
         """Greedy continuations, without the prompt, each ended by (and without) a stop id or by max_new_tokens."""
 
+    def generate_until(
+        self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int], stop_texts: list[str]
+    ) -> list[list[int]]:
+        """As `generate`, and a continuation ends with the token that completes the first of `stop_texts` in its text.
+
+        Whoever asks cuts the text there; this saves it from waiting for what comes after.
+        """
+
     def time(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         """Generate exactly new_tokens greedily for equally long prompts, ignoring end-of-sequence, and time it."""
 
@@ -122,6 +132,12 @@ class BackendBase:
     def generate(self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int]) -> list[list[int]]:
         """See `Backend.generate`."""
         raise self._lacks("generate")
+
+    def generate_until(
+        self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int], stop_texts: list[str]
+    ) -> list[list[int]]:
+        """See `Backend.generate_until`."""
+        raise self._lacks("generate_until")
 
     def time(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         """See `Backend.time`."""

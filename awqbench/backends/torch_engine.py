@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from awqbench.backends.base import BackendBase, FloatArray, Path, Scored, Timing
+from awqbench.backends.generation import generate
+from awqbench.backends.stops import Stops
 from awqbench.quantization.memory import hold_freed
 from awqbench.runtime.attach import Runtime
 
@@ -67,7 +70,7 @@ class TorchEngine(BackendBase):
             "engine": "transformers",
             "engine_version": transformers.__version__,
             "torch": torch.__version__,
-            "capabilities": ["score", "logprobs", "decode-logprobs", "generate", "time", "tokenize"],
+            "capabilities": ["score", "logprobs", "decode-logprobs", "generate", "stop-texts", "time", "tokenize"],
         }
 
     def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
@@ -138,20 +141,15 @@ class TorchEngine(BackendBase):
             yield log_softmax(torch.cat(pending))
 
     def generate(self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int]) -> list[list[int]]:
-        """See `Backend.generate`. One prompt at a time: padding on the left changes the result for some models."""
-        stops = set(stop_ids)
-        answers = []
-        for prompt in prompts:
-            answer: list[int] = []
-            decoding, fed = self.runtime.begin(1, len(prompt) + max_new_tokens), torch.tensor([prompt])
-            while len(answer) < max_new_tokens:
-                token = int(decoding.feed(fed)[0].argmax())
-                if token in stops:
-                    break
-                answer.append(token)
-                fed = torch.tensor([[token]])
-            answers.append(answer)
-        return answers
+        """See `Backend.generate`."""
+        return self.generate_until(prompts, max_new_tokens, stop_ids, [])
+
+    def generate_until(
+        self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int], stop_texts: list[str]
+    ) -> list[list[int]]:
+        """See `Backend.generate_until`. Up to `batch_size` prompts side by side."""
+        stops = Stops(stop_ids, stop_texts, self._text)
+        return generate(self.runtime, prompts, max_new_tokens, stops, self.batch_size)
 
     def time(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         """See `Backend.time`. Wall clock; a step ends when its tokens are on the host, as a server would send them."""
@@ -167,10 +165,17 @@ class TorchEngine(BackendBase):
 
     def tokenize(self, texts: list[str], special: bool) -> list[list[int]]:
         """See `Backend.tokenize`. The tokenizer is the one beside the weights."""
+        return [self.tokenizer.encode(text, add_special_tokens=special) for text in texts]
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer beside the weights."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.folder)
-        return [tokenizer.encode(text, add_special_tokens=special) for text in texts]
+        return AutoTokenizer.from_pretrained(self.folder)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def memory(self) -> dict[str, int]:
         """See `Backend.memory`."""

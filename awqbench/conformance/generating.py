@@ -49,6 +49,26 @@ def generation_stops(subject: Subject) -> str:
     return f"{NEW_TOKENS} tokens, {len(cut)} before a stop id"
 
 
+def a_text_ends_generation(subject: Subject) -> str:
+    """With a stop text, an answer ends with the token that completes the text's first occurrence."""
+    subject.need("stop-texts")
+    prompts, answers = _answers(subject)
+
+    def text(ids: list[int]) -> str:
+        return str(subject.tokenizer.decode(ids, skip_special_tokens=True))
+
+    pairs = (text(answers[0][place : place + 2]) for place in range(2, NEW_TOKENS - 2))
+    stops = [pair for pair in pairs if pair and "\ufffd" not in pair and pair in text(answers[0])]
+    if not stops:
+        raise NotOffered("the model's random answer holds no text of two tokens to end it with")
+    for answer, cut in zip(answers, subject.worker.generate(prompts, NEW_TOKENS, [], stops[:1]), strict=True):
+        ends = (count for count in range(1, NEW_TOKENS + 1) if stops[0] in text(answer[:count]))
+        expected = answer[: next(ends, NEW_TOKENS)]
+        if cut != expected:
+            raise Failed(f"with a stop text it gave {len(cut)} tokens, not the {len(expected)} up to it")
+    return f"ended by a text of {len(stops[0])} characters"
+
+
 def every_step_is_timed(subject: Subject) -> str:
     """time gives the seconds to the first token and a gap before each later one, whatever the batch."""
     subject.need("time")

@@ -23,6 +23,7 @@ _ASKED: dict[Capability, tuple[str, dict[str, Any]]] = {
     "topk-logprobs": ("topk_logprobs", {"start": 1, "k": 1}),
     "score": ("score", {}),
     "generate": ("generate", {"max_new_tokens": 1, "stop_ids": []}),
+    "stop-texts": ("generate", {"max_new_tokens": 1, "stop_ids": [], "stop_texts": ["a"]}),
     "time": ("time", {"new_tokens": 2}),
     "tokenize": ("tokenize", {"texts": ["a"], "special": False}),
 }

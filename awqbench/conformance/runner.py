@@ -33,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     scoring.top_tokens_are_the_top,
     generating.generation_is_greedy,
     generating.generation_stops,
+    generating.a_text_ends_generation,
     generating.every_step_is_timed,
     manners.tokenizers_agree,
     agreement.the_models_own_weights_say_the_same,

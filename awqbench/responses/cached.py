@@ -45,12 +45,15 @@ class CachedWorker:
 
         return [_unpack_scored(answer) for answer in self._answers(keys, measure, _finite)]
 
-    def generate(self, prompts: Many, max_new_tokens: int, stop_ids: Sequence[int]) -> list[list[int]]:
+    def generate(
+        self, prompts: Many, max_new_tokens: int, stop_ids: Sequence[int], stop_texts: Sequence[str] = ()
+    ) -> list[list[int]]:
         """See `Worker.generate`."""
-        keys = [self._key("generate", prompt, [max_new_tokens, *sorted(stop_ids)]) for prompt in prompts]
+        op = "/".join(["generate", *sorted(map(repr, stop_texts))])
+        keys = [self._key(op, prompt, [max_new_tokens, *sorted(stop_ids)]) for prompt in prompts]
 
         def measure(places: list[int], known: int) -> list[bytes]:
-            answers = self.worker.generate([prompts[p] for p in places], max_new_tokens, stop_ids)
+            answers = self.worker.generate([prompts[p] for p in places], max_new_tokens, stop_ids, stop_texts)
             return [np.asarray(answer, "<i4").tobytes() for answer in answers]
 
         return [np.frombuffer(answer, "<i4").tolist() for answer in self._answers(keys, measure)]

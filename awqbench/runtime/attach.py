@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,12 +17,14 @@ from awqbench.runtime.decoding import Decoding, TransformersDecoding
 from awqbench.runtime.describe import describe
 from awqbench.runtime.native import MAX_BATCH, NativeDecoding, NativeModel
 from awqbench.runtime.probe import NotDescribed
-from awqbench.runtime.prove import OwnLogits, own_logits, prove, prove_decoding, refusing
+from awqbench.runtime.prove import ALIKE, UNLIKE, OwnLogits, own_logits, prove, prove_batch, prove_decoding, refusing
 from awqbench.runtime.static import Capture, StaticModel
 from awqbench.runtime.stored import StoredEmbedding, StoredLinear
 
 log = logging.getLogger(__name__)
 
+# Sequences of any lengths, of one length, or no two.
+Sharing = Literal["any", "alike", "none"]
 RUNTIMES = ("auto", "native", "cuda-graph", "static", "transformers")
 
 
@@ -42,17 +45,39 @@ class Runtime:
     ) -> None:
         self.model, self.device, self.native, self.static, self.name = model, device, native, static, name
 
-    def begin(self, batch: int, length: int) -> Decoding:
-        """Start `batch` equally long sequences that will be fed `length` tokens at most.
+    def begin(self, batch: int, length: int, padded: bool = False) -> Decoding:
+        """Start `batch` sequences that will be fed `length` ids at most; `padded`, if their first ids have padding.
 
         What exceeds the native step's limits (a batch, or a window of attention) goes through transformers. With a
         static cache, sequences of the same sizes take turns: those begun before end.
         """
         if self.static is not None:
-            return self.static.begin(batch, length)
+            return self.static.begin(batch, length, padded)
         if self.native is None or batch > MAX_BATCH or length > self.native.limit:
-            return TransformersDecoding(self.model, self.device)
+            return self._plain(batch, length)
         return NativeDecoding(self.model, self.native, batch, length)
+
+    def _plain(self, batch: int, length: int, padded: bool = False) -> Decoding:
+        return TransformersDecoding(self.model, self.device)
+
+    @property
+    def largest_batch(self) -> int | None:
+        """Sequences beyond which the native step gives way to the slower one; None: any number."""
+        return MAX_BATCH if self.native is not None else None
+
+    @cached_property
+    def sharing(self) -> Sharing:
+        """Which sequences may be decoded in one batch: tried once, each of them against itself alone."""
+        tries: tuple[tuple[Sharing, tuple[int, ...]], ...] = (("any", UNLIKE), ("alike", ALIKE))
+        for sharing, lengths in tries:
+            try:
+                for begin in (self.begin, self._plain) if self.static is None else (self.begin,):
+                    prove_batch(self.model, self.device, begin, lengths)
+            except NotDescribed as reason:
+                log.info("prompts of %s lengths are decoded apart: %s", "unlike" if sharing == "any" else "all", reason)
+            else:
+                return sharing
+        return "none"
 
 
 def attach(model: Any, device: torch.device, asked: str = "auto") -> Runtime:

@@ -95,32 +95,45 @@ class NativeModel:
 
 
 class NativeState:
-    """Keys and values of a batch of equally long sequences [layers, batch, key heads, capacity, head size], float32."""
+    """Keys and values of a batch of sequences [layers, batch, key heads, capacity, head size], float32.
+
+    `lengths` int64 [batch]: how many tokens of each are there.
+    """
 
     def __init__(self, native: NativeModel, batch: int, capacity: int) -> None:
         sizes = native.description.sizes
         shape = len(native.description.layers), batch, sizes["key_heads"], capacity, sizes["head_size"]
         self.keys, self.values = torch.empty(shape), torch.empty(shape)
-        self.length, self.capacity = 0, capacity
+        self.lengths, self.capacity = torch.zeros(batch, dtype=torch.long), capacity
         self._native = native
         self._tables = native.tables(capacity)
-        self._logits = torch.empty(batch, native.vocabulary)
-        self._positions = torch.zeros(batch, dtype=torch.long)
         self._scratch = torch.empty(0)
-        tables = (table.data_ptr() for table in self._tables)
-        self._cache = c.Cache(self.keys.data_ptr(), self.values.data_ptr(), *tables, capacity)
+        self._bind()
 
-    def take(self, past: Any) -> None:
-        """Copy what a transformers cache holds. Raises ValueError unless that is every position of every layer."""
-        lengths = set()
-        for number, layer in enumerate(past.layers):
-            length = layer.keys.shape[2]
-            self.keys[number, :, :, :length] = layer.keys
-            self.values[number, :, :, :length] = layer.values
-            lengths.add(length)
-        if lengths != {past.get_seq_length()} or len(past.layers) != self.keys.shape[0]:
+    def _bind(self) -> None:
+        tables = (table.data_ptr() for table in self._tables)
+        self._logits = torch.empty(len(self.lengths), self._native.vocabulary)
+        self._cache = c.Cache(self.keys.data_ptr(), self.values.data_ptr(), *tables, self.capacity)
+
+    def take(self, past: Any, padding: Tensor | None = None) -> None:
+        """Copy what a transformers cache holds, each row without its padding on the left.
+
+        Raises ValueError unless the cache holds every position of every layer.
+        """
+        length = past.get_seq_length()
+        if {layer.keys.shape[2] for layer in past.layers} != {length} or len(past.layers) != self.keys.shape[0]:
             raise ValueError("the cache does not hold the keys and values of every position and layer")
-        self.length = lengths.pop()
+        skipped = torch.zeros_like(self.lengths) if padding is None else padding
+        self.lengths = length - skipped
+        for number, layer in enumerate(past.layers):
+            for row, first in enumerate(skipped.tolist()):
+                self.keys[number, row, :, : length - first] = layer.keys[row, :, first:]
+                self.values[number, row, :, : length - first] = layer.values[row, :, first:]
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows alone."""
+        self.keys, self.values, self.lengths = self.keys[:, rows], self.values[:, rows], self.lengths[rows]
+        self._bind()
 
     def step(self, tokens: Tensor) -> Tensor:
         """One more token id for each sequence, int64 [batch]; logits float32 [batch, vocabulary], overwritten by the
@@ -131,17 +144,16 @@ class NativeState:
         rows = native.description.embedding.shape[0]
         if low < 0 or high >= rows or tokens.shape != (batch,) or tokens.dtype is not torch.long:
             raise IndexError(f"tokens {tokens.tolist()} (allowed: {batch} ids below {rows})")
-        if self.length >= self.capacity:
+        if int(self.lengths.max()) >= self.capacity:
             raise IndexError(f"the cache holds {self.capacity} tokens and is full")
         needed = native._scratch(ctypes.addressof(native.structure), batch, self.capacity, threads, native.isa)
         if self._scratch.numel() < needed:
             self._scratch = torch.empty(needed)
-        self._positions.fill_(self.length)
         native._step(
             ctypes.addressof(native.structure), ctypes.addressof(self._cache), tokens.data_ptr(),
-            self._positions.data_ptr(), batch, self._logits.data_ptr(), self._scratch.data_ptr(), threads, native.isa,
+            self.lengths.data_ptr(), batch, self._logits.data_ptr(), self._scratch.data_ptr(), threads, native.isa,
         )  # fmt: skip
-        self.length += 1
+        self.lengths += 1
         return self._logits
 
 
@@ -151,14 +163,19 @@ class NativeDecoding:
     def __init__(self, model: Any, native: NativeModel, batch: int, length: int) -> None:
         self._model, self._state, self._begun = model, native.begin(batch, length), False
 
-    def feed(self, ids: Tensor) -> Tensor:
+    def feed(self, ids: Tensor, padding: Tensor | None = None) -> Tensor:
         """See `Decoding.feed`."""
         if not self._begun:
             self._begun = True
             prefill = TransformersDecoding(self._model, torch.device("cpu"))
-            logits = prefill.feed(ids)
-            self._state.take(prefill.state["past_key_values"])
+            logits = prefill.feed(ids, padding)
+            self._state.take(prefill.state["past_key_values"], padding)
             return logits
         for column in ids.T:
             logits = self._state.step(column)
         return logits
+
+    def keep(self, rows: list[int]) -> bool:
+        """See `Decoding.keep`."""
+        self._state.keep(rows)
+        return True

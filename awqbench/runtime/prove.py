@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,10 @@ TOLERANCE = 5e-5
 # to 3e-3 in float16 and 2e-2 to 4e-2 in bfloat16, about as its own prefill and decode do. Unmeasured on a GPU.
 TOLERANCES = {torch.float32: TOLERANCE, torch.float16: 2.0**-6, torch.bfloat16: 2.0**-3}
 BATCH, PROMPT, STEPS = 2, 5, 3
+UNLIKE, ALIKE = (4, 7, 2), (4, 4, 4)  # lengths of a batch's prompts
+
+# Starts a batch: how many sequences, of up to how many ids, and whether the first have padding.
+Begin = Callable[[int, int, bool], Decoding]
 
 
 def prove(model: Any, native: NativeModel) -> None:
@@ -86,6 +90,34 @@ def prove_decoding(own: OwnLogits, begin: Callable[[int, int], Decoding]) -> Non
             _compare(step, logits, own.tolerance)
 
 
+def prove_batch(model: Any, device: torch.device, begin: Begin, lengths: Sequence[int]) -> None:
+    """Compare the logits of sequences decoded in one batch with those of each alone; and of the last and the first
+    after the others were let go. `lengths` are those of their prompts.
+
+    Raises NotDescribed when they differ, or when the model cannot be decoded so.
+    """
+    if model.dtype not in TOLERANCES:
+        raise NotDescribed(f"the model computes in {str(model.dtype).removeprefix('torch.')}")
+    generator, vocabulary = torch.Generator().manual_seed(0), int(model.config.get_text_config().vocab_size)
+    longest, rows = max(lengths), list(range(len(lengths)))
+    ids = torch.randint(0, vocabulary, (len(lengths), longest + STEPS), generator=generator)
+    padding = torch.tensor([longest - length for length in lengths])
+    padded = bool(padding.any())
+    with torch.no_grad(), refusing():
+        alone = [
+            _decoded(TransformersDecoding(model, device), ids[row : row + 1, longest - length :], length)
+            for row, length in enumerate(lengths)
+        ]
+        together = begin(len(lengths), longest + STEPS, padded)
+        for step in range(STEPS + 1):
+            first = step == 0
+            fed = ids[:, :longest] if first else ids[rows, longest + step - 1 : longest + step]
+            found = together.feed(fed, padding if first and padded else None).float()
+            _compare(found, torch.cat([alone[row][step] for row in rows]), TOLERANCES[model.dtype])
+            if step == 1 and together.keep([rows[-1], 0]):
+                rows = [rows[-1], 0]
+
+
 @contextmanager
 def refusing() -> Iterator[None]:
     """What a model raises that isn't used as it expects, memory that runs out included, as NotDescribed."""
@@ -95,9 +127,9 @@ def refusing() -> Iterator[None]:
         raise NotDescribed(f"it raises {type(error).__name__}: {first_line(error)}") from error
 
 
-def _decoded(decoding: Decoding, ids: Tensor) -> list[Tensor]:
+def _decoded(decoding: Decoding, ids: Tensor, prompt: int = PROMPT) -> list[Tensor]:
     """Logits after the prompt and after each further id, in float32."""
-    parts = [ids[:, :PROMPT], *(ids[:, t : t + 1] for t in range(PROMPT, ids.shape[1]))]
+    parts = [ids[:, :prompt], *(ids[:, t : t + 1] for t in range(prompt, ids.shape[1]))]
     return [decoding.feed(part).to(torch.float32, copy=True) for part in parts]  # the next call overwrites them
 
 

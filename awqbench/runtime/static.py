@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from awqbench.runtime.decoding import seen
 from awqbench.runtime.probe import NotDescribed, first_line
 from awqbench.runtime.static_cache import static_cache
 
@@ -37,7 +38,7 @@ class StaticModel:
     def __init__(self, model: Any, device: torch.device, capture: Capture | None = None, own_mask: bool = True) -> None:
         self.model, self.device, self._capture, self._own_mask = model, device, capture, own_mask
         self._wanted = capture is not None
-        self._slots: dict[tuple[int, int], Slot] = {}
+        self._slots: dict[tuple[int, int, bool], Slot] = {}
         self.not_captured: str | None = None
 
     @property
@@ -47,27 +48,28 @@ class StaticModel:
             return f"static: no CUDA graph: {self.not_captured}"
         return "cuda-graph" if self._wanted else "static"
 
-    def begin(self, batch: int, length: int) -> StaticDecoding:
+    def begin(self, batch: int, length: int, padded: bool = False) -> StaticDecoding:
         """Start `batch` sequences of up to `length` tokens. Ends those that were begun with the same sizes before.
 
-        Raises NotDescribed for a model that transformers has no static cache for.
+        `padded`: the first ids will have padding on the left. Raises NotDescribed for a model that transformers has no
+        static cache for, or whose step takes no mask of ours to hide padding.
         """
-        key = batch, capacity(length)
+        key = batch, capacity(length), padded
         slot = self._slots.pop(key, None) or self._make(*key)
         self._slots[key] = slot  # the latest stands last
         return StaticDecoding(slot)
 
-    def _make(self, batch: int, capacity: int) -> Slot:
+    def _make(self, batch: int, capacity: int, padded: bool) -> Slot:
         while len(self._slots) >= KEPT or sum(slot.bytes for slot in self._slots.values()) > KEPT_BYTES:
             del self._slots[next(iter(self._slots))]
         try:
-            return self._captured(batch, capacity)
+            return self._captured(batch, capacity, padded)
         except torch.OutOfMemoryError:
             self._slots.clear()
-            return self._captured(batch, capacity)
+            return self._captured(batch, capacity, padded)
 
-    def _captured(self, batch: int, capacity: int) -> Slot:
-        slot = Slot(self.model, self.device, batch, capacity, self._own_mask)
+    def _captured(self, batch: int, capacity: int, padded: bool) -> Slot:
+        slot = Slot(self.model, self.device, batch, capacity, self._own_mask, padded)
         if self._capture is not None:
             try:
                 slot.replay = self._capture(slot.advance)
@@ -82,15 +84,19 @@ class StaticModel:
 class Slot:
     """A static cache, and the tensors from which the one-token step reads and to which it writes.
 
-    `ids` int64 [batch, 1], `length` int64 [1]: how many tokens the cache holds. `step` takes `ids` in, adds 1 to
-    `length` and gives logits [batch, vocabulary].
+    `ids` int64 [batch, 1], `length` int64 [1]: how many ids the cache holds of each row. `step` takes `ids` in, adds 1
+    to `length` and gives logits [batch, vocabulary]. `padding` int64 [batch], where `padded`: how many of the cache's
+    ids, on the left, are no tokens of the row.
     """
 
-    def __init__(self, model: Any, device: torch.device, batch: int, capacity: int, own_mask: bool = True) -> None:
+    def __init__(
+        self, model: Any, device: torch.device, batch: int, capacity: int, own_mask: bool = True, padded: bool = False
+    ) -> None:
         self._model, self.capacity, self.uses = model, capacity, 0
         self.ids = torch.zeros(batch, 1, dtype=torch.long, device=device)
         self.length = torch.zeros(1, dtype=torch.long, device=device)
         self.cache, sees_all = static_cache(model.config, capacity, self.length)
+        self.padding = torch.zeros(batch, dtype=torch.long, device=device) if padded else None
         self._columns: Tensor | None = None
         self.replay: Step | None = None  # no reference back to this slot, whose memory shall go with the last use of it
         self.advance()  # allocates keys and values, on the stream that will use them
@@ -98,6 +104,8 @@ class Slot:
             self._columns = torch.arange(capacity, device=device).view(1, 1, 1, -1)
             self._seen = torch.zeros((), dtype=model.dtype, device=device)
             self._unseen = torch.full_like(self._seen, torch.finfo(model.dtype).min)
+        if padded and self._columns is None:
+            raise NotDescribed("its step takes no mask that would hide padding")
         stored = [layer for layer in self.cache.layers if hasattr(layer, "max_cache_len")]
         if not stored or not all(layer.is_initialized for layer in stored):
             raise NotDescribed("it leaves no keys and values in transformers' static cache")
@@ -111,10 +119,13 @@ class Slot:
         return self.uses
 
     def prefill(self, ids: Tensor, begin: int) -> Tensor:
-        """Take ids [batch, n] in at position `begin` by the model's forward pass; logits after the last."""
-        end = begin + ids.shape[1]
+        """Take ids [batch, n] in at place `begin` of the cache by the model's forward pass; logits after the last."""
+        end, mask = begin + ids.shape[1], None
         positions = torch.arange(begin, end, device=self.ids.device).expand(ids.shape[0], -1)
-        logits = self._forward(ids.to(self.ids.device), positions)
+        if self.padding is not None:
+            mask = seen(self.padding, end)
+            positions = (positions - self.padding[:, None]).clamp(min=0)
+        logits = self._forward(ids.to(self.ids.device), positions, mask)
         self.length.fill_(end)
         return logits
 
@@ -124,10 +135,14 @@ class Slot:
 
     def advance(self) -> Tensor:
         """One token by the model's forward pass, in a way that can be captured."""
-        mask = None
+        mask, positions = None, self.length.expand_as(self.ids)
         if self._columns is not None:
-            mask = torch.where(self._columns <= self.length, self._seen, self._unseen).expand(len(self.ids), 1, 1, -1)
-        logits = self._forward(self.ids, self.length.expand_as(self.ids), mask)
+            sees = self._columns <= self.length
+            if self.padding is not None:
+                sees = sees & (self._columns >= self.padding.view(-1, 1, 1, 1))
+                positions = positions - self.padding[:, None]
+            mask = torch.where(sees, self._seen, self._unseen).expand(len(self.ids), 1, 1, -1)
+        logits = self._forward(self.ids, positions, mask)
         self.length.add_(1)
         return logits
 
@@ -145,7 +160,7 @@ class StaticDecoding:
     def __init__(self, slot: Slot) -> None:
         self._slot, self._use, self._length = slot, slot.reset(), 0
 
-    def feed(self, ids: Tensor) -> Tensor:
+    def feed(self, ids: Tensor, padding: Tensor | None = None) -> Tensor:
         """See `Decoding.feed`. Raises IndexError for a full cache, RuntimeError once the cache is used by another."""
         slot, count = self._slot, ids.shape[1]
         if slot.uses != self._use:
@@ -155,6 +170,8 @@ class StaticDecoding:
                 f"{ids.shape[0]} x {count} ids after {self._length} (allowed: {slot.ids.shape[0]} sequences of up to "
                 f"{slot.capacity})"
             )
+        if slot.padding is not None and self._length == 0:
+            slot.padding.copy_(torch.zeros_like(slot.padding) if padding is None else padding)
         if count == 1:
             slot.ids.copy_(ids)
             logits = slot.step()
@@ -162,6 +179,10 @@ class StaticDecoding:
             logits = slot.prefill(ids, self._length)
         self._length += count
         return logits
+
+    def keep(self, rows: list[int]) -> bool:
+        """See `Decoding.keep`: a captured step has its batch."""
+        return False
 
 
 def capacity(length: int) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Rolling perplexity depends on the window, so it is the same for every backend and every model that can hold it.
 ROLLING_WINDOW = 2048
+# Prompts of one request where the engine names no batch size: few enough to show progress.
 GENERATE_BATCH = 16
 DEFAULT_NEW_TOKENS = 256
 
@@ -123,10 +124,13 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
                 )
             groups[settings["max_gen_toks"], tuple(settings["until"])].append(place)
         answers = [""] * len(requests)
+        size = int(self.worker.description.get("batch_size") or GENERATE_BATCH)
         done = 0
         for (new_tokens, until), places in groups.items():
-            for low in range(0, len(places), GENERATE_BATCH):
-                batch = places[low : low + GENERATE_BATCH]
+            # As lm-eval does: the longest first, so that what is padded into one batch is of like length.
+            places.sort(key=lambda place: -len(requests[place].args[0]))
+            for low in range(0, len(places), size):
+                batch = places[low : low + size]
                 for place, answer in zip(batch, self._generate(requests, batch, new_tokens, until), strict=True):
                     answers[place] = answer
                 done += len(batch)
@@ -147,7 +151,8 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
             stop_ids.add(eos)
         prompts = [self.tok_encode(requests[place].args[0])[-room:] for place in places]
         texts = []
-        for place, ids in zip(places, self.worker.generate(prompts, new_tokens, sorted(stop_ids)), strict=True):
+        answers = self.worker.generate(prompts, new_tokens, sorted(stop_ids), stops)
+        for place, ids in zip(places, answers, strict=True):
             request, text = requests[place].args[:1], self._text(ids)
             kept = postprocess_generated_text(text, stops, None)
             self.token_counts[request] = len(ids) if kept == text else self._tokens_until(ids, len(kept))

@@ -147,12 +147,18 @@ class Worker:
         return found
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop_ids: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        stop_texts: Sequence[str] = (),
     ) -> list[list[int]]:
-        """Greedy continuations without their prompts."""
+        """Greedy continuations without their prompts; those that hold a stop text end there if the backend can."""
         if not prompts:
             return []
-        request = {"max_new_tokens": max_new_tokens, "stop_ids": list(stop_ids)}
+        request: Message = {"max_new_tokens": max_new_tokens, "stop_ids": list(stop_ids)}
+        if stop_texts and self.offers("stop-texts"):
+            request["stop_texts"] = list(stop_texts)
         answers = unpack(self._ask("generate", request, pack(prompts))[1])
         self._kept("generate", promises.count, "continuations", len(answers), len(prompts))
         return answers

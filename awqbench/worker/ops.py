@@ -57,6 +57,8 @@ def needs(op: str, message: Message) -> Capability | None:
     """The capability an operation rests on; None for those that every backend has."""
     if op == "logprobs":
         return "decode-logprobs" if message["path"] == "decode" else "logprobs"
+    if op == "generate" and message.get("stop_texts"):
+        return "stop-texts"
     return _NEEDS.get(op)
 
 
@@ -82,7 +84,10 @@ def _describe(session: Session, message: Message, arrays: Arrays) -> Answer:
 
 
 def _generate(session: Session, message: Message, arrays: Arrays) -> Answer:
-    return {}, pack(session.backend.generate(unpack(arrays), message["max_new_tokens"], message["stop_ids"]))
+    prompts, new_tokens, stop_ids = unpack(arrays), message["max_new_tokens"], message["stop_ids"]
+    if texts := message.get("stop_texts"):
+        return {}, pack(session.backend.generate_until(prompts, new_tokens, stop_ids, texts))
+    return {}, pack(session.backend.generate(prompts, new_tokens, stop_ids))
 
 
 def _time(session: Session, message: Message, arrays: Arrays) -> Answer:

@@ -159,6 +159,14 @@ def agrees() -> Callable[..., None]:
         long, short = worker.generate([IDS[:20], IDS[5:15]], 6, [])
         assert len(long) == len(short) == 6
         assert worker.generate([IDS[:20]], 6, [long[3]]) == [long[: long.index(long[3])]]
+        if worker.offers("stop-texts"):
+            from transformers import AutoTokenizer
+
+            decode = AutoTokenizer.from_pretrained(worker.options["model_dir"]).decode
+            for ending in (decode(long[at : at + 2]) for at in range(1, 4)):
+                end = next((n for n in range(1, 7) if ending in decode(long[:n])), 6)
+                if ending and "\ufffd" not in ending:
+                    assert worker.generate([IDS[:20]], 6, [], [ending]) == [long[:end]]
         timing = worker.time([IDS[:16], IDS[16:32]], 5)
         assert len(timing.gaps_s) == 4
         assert timing.ttft_s > 0

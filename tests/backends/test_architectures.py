@@ -97,6 +97,13 @@ def test_one_token_at_a_time_is_the_whole_window(engine: Loaded) -> None:
 
 
 @torch.no_grad()
+def test_a_batch_generates_what_each_prompt_does_alone(engine: Loaded) -> None:
+    """Whether or not the model can be fed padding."""
+    prompts = [ids(n, n) for n in (4, 19, 9, 9, 1)]
+    assert engine.generate(prompts, 6, []) == [engine.generate([prompt], 6, [])[0] for prompt in prompts]
+
+
+@torch.no_grad()
 def test_generates_and_times(engine: Loaded) -> None:
     assert len(engine.generate([ids(5, 1)], 4, [])[0]) == 4
     assert len(engine.time([ids(5, 1), ids(5, 2)], 3).gaps_s) == 2

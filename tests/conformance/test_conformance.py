@@ -35,7 +35,8 @@ class Wrong(Bigrams):
         self.wrong = options["settings"]["wrong"]
         found = super().load(options)
         self.kept = []
-        more = {"topk": ["topk-logprobs"], "time": ["time"], "decode": ["decode-logprobs"], "tokens": ["tokenize"]}
+        more = {"topk": ["topk-logprobs"], "time": ["time"], "decode": ["decode-logprobs"], "tokens": ["tokenize"],
+                "texts": ["stop-texts"]}
         found["capabilities"] += more.get(self.wrong, [])
         found["topk"] = 20
         if self.wrong == "description":
@@ -70,6 +71,9 @@ class Wrong(Bigrams):
         worst = np.argsort(rows, axis=1)[:, :k].astype(np.int32)
         yield TopK(worst, np.take_along_axis(rows, worst, axis=1))
 
+    def generate_until(self, prompts, count, stops, texts):
+        return super().generate(prompts, count, stops)
+
     def generate(self, prompts, count, stops):
         if self.wrong == "greedy":
             return [[(token + 1) % self.vocabulary for token in a] for a in super().generate(prompts, count, stops)]
@@ -97,6 +101,7 @@ CAUGHT = {
     "topk": {"top tokens are the top"},
     "greedy": {"generation is greedy", "generation stops"},
     "stops": {"generation stops"},
+    "texts": {"a text ends generation"},
     "time": {"every step is timed"},
     "tokens": {"tokenizers agree"},
     "memory": {"memory does not grow"},
@@ -142,7 +147,7 @@ def test_the_reference_conforms(check: Conform) -> None:
 def test_packed_weights_conform(check: Conform) -> None:
     report = check("awq")
     assert not report.failed, report
-    assert sum(finding.status == "pass" for finding in report.findings) == 16
+    assert sum(finding.status == "pass" for finding in report.findings) == 17
 
 
 @pytest.mark.slow
@@ -164,7 +169,7 @@ def test_the_documented_example_runs_as_a_plugin_from_the_command_line(example: 
     found = json.loads(done.stdout)
     assert found["conforms"]
     statuses = [finding["status"] for finding in found["findings"]]
-    assert (statuses.count("pass"), statuses.count("not offered")) == (13, 5)
+    assert (statuses.count("pass"), statuses.count("not offered")) == (13, 6)
 
 
 @pytest.mark.parametrize("wrong", CAUGHT)

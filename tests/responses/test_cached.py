@@ -29,7 +29,7 @@ class Counting:
             for ids, start in zip(sequences, starts, strict=True)
         ]
 
-    def generate(self, prompts: Any, max_new_tokens: int, stop_ids: Any) -> list[list[int]]:
+    def generate(self, prompts: Any, max_new_tokens: int, stop_ids: Any, stop_texts: Any = ()) -> list[list[int]]:
         self.asked += len(prompts)
         return [list(reversed(prompt))[:max_new_tokens] for prompt in prompts]
 
@@ -73,7 +73,10 @@ def test_what_an_answer_depends_on_is_its_key(store: ResponseStore) -> None:
     behind(worker, store, "other model").generate([[1, 2, 3]], 2, [0, 5])
     cached.score([[1, 2, 3]], [1])
     cached.score([[1, 2, 3]], [2])
-    assert worker.asked == 7
+    cached.generate([[1, 2, 3]], 2, [0, 5], ["\n", "/"])
+    cached.generate([[1, 2, 3]], 2, [0, 5], ["/", "\n"])
+    cached.generate([[1, 2, 3]], 2, [0, 5], ["/\n"])
+    assert worker.asked == 9
 
 
 def test_what_is_no_number_is_not_kept(store: ResponseStore) -> None:

@@ -85,11 +85,11 @@ def test_old_caches_go_when_there_are_many_or_large_ones(make_model, monkeypatch
     assert list(made._slots.values()) == kept[1:]
     made.begin(2, 8)  # was there, and is the latest now
     made.begin(4, 8)
-    assert list(made._slots) == [(2, 128), (4, 128)]
+    assert list(made._slots) == [(2, 128, False), (4, 128, False)]
     monkeypatch.setattr(static, "KEPT_BYTES", kept[0].bytes)
     made.begin(1, 8)
     made.begin(5, 8)
-    assert list(made._slots) == [(1, 128), (5, 128)]
+    assert list(made._slots) == [(1, 128, False), (5, 128, False)]
     assert kept[0].bytes == 2 * 2 * 2 * 128 * 16 * 4  # layers, keys and values, heads, tokens, head size, float32
 
 
@@ -107,7 +107,7 @@ def test_out_of_memory_drops_what_is_kept(make_model, monkeypatch):
 
     monkeypatch.setattr(static, "Slot", scarce)
     made.begin(2, 8)
-    assert list(made._slots) == [(2, 128)]
+    assert list(made._slots) == [(2, 128, False)]
     assert len(failures) == 1
 
 
@@ -222,3 +222,25 @@ def test_a_cache_goes_with_its_last_use(make_model, recorder):
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "granite", "mixtral"])
+@torch.no_grad()
+def test_a_captured_step_hides_the_padding_of_each_batch(family, make_model, recorder):
+    model = make_model(family, kernel="cuda")
+    made = StaticModel(model, CPU, recorder)
+    for lengths in ((6, 2), (3, 6)):  # the second batch by the first one's capture
+        tokens, padding = ids(2, 12, seed=lengths[1]), torch.tensor([6 - length for length in lengths])
+        decoding = made.begin(2, 12, True)
+        found = [decoding.feed(tokens[:, :6], padding).clone()]
+        found += [decoding.feed(tokens[:, at : at + 1]).clone() for at in range(6, 12)]
+        for row, length in enumerate(lengths):
+            alone = decoded(TransformersDecoding(model, CPU), tokens[row : row + 1, 6 - length :], length)
+            assert_close(torch.stack(found, 1)[row : row + 1], alone)
+    assert (recorder.captures, recorder.replays) == (1, 12)
+
+
+@torch.no_grad()
+def test_a_step_without_our_mask_takes_no_padding(make_model):
+    with pytest.raises(NotDescribed, match="no mask"):
+        StaticModel(make_model("mistral", kernel="cuda"), CPU).begin(2, 12, True)

@@ -24,7 +24,7 @@ class InProcessWorker:
         self.engine = TorchEngine()
         self.engine.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.engine.device, self.engine.batch_size = torch.device("cpu"), 8
-        self.engine.runtime = self.engine.attach({})
+        self.engine.runtime, self.engine.folder = self.engine.attach({}), str(folder)
         self.description = {"max_positions": self.engine.model.config.max_position_embeddings}
         self.offered = {"score", "generate"}
         self.sequences_scored = 0
@@ -40,9 +40,11 @@ class InProcessWorker:
             progress(len(scored), len(scored))
         return scored
 
-    def generate(self, prompts: Any, max_new_tokens: int, stop_ids: Any) -> list[list[int]]:
+    def generate(self, prompts: Any, max_new_tokens: int, stop_ids: Any, stop_texts: Any = ()) -> list[list[int]]:
         with torch.no_grad():
-            return self.engine.generate([list(p) for p in prompts], max_new_tokens, list(stop_ids))
+            return self.engine.generate_until(
+                [list(p) for p in prompts], max_new_tokens, list(stop_ids), list(stop_texts)
+            )
 
 
 class Uniform:

@@ -19,6 +19,7 @@ from awqbench.backends.llamacpp.log import Log
 from awqbench.backends.llamacpp.logits import log_softmax, score_rows
 from awqbench.backends.llamacpp.model import MAX_SEQUENCES, Context, Model, Shape
 from awqbench.backends.llamacpp.options import Options, describe
+from awqbench.backends.stops import Stops
 from awqbench.errors import BackendUnavailable, NotApplicable, UserError
 
 # Log-probabilities handed on at once: 2**24 numbers are 64 MiB.
@@ -108,8 +109,14 @@ class LlamaCppBackend(BackendBase):
         yield log_softmax(np.concatenate(pending))
 
     def generate(self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int]) -> list[list[int]]:
-        """See `Backend.generate`. Up to `batch_size` prompts side by side, each with a cache of its own."""
-        stops, answers = set(stop_ids), [list[int]() for _ in prompts]
+        """See `Backend.generate`."""
+        return self.generate_until(prompts, max_new_tokens, stop_ids, [])
+
+    def generate_until(
+        self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int], stop_texts: list[str]
+    ) -> list[list[int]]:
+        """See `Backend.generate_until`. Up to `batch_size` prompts side by side, each with a cache of its own."""
+        stops, answers = Stops(stop_ids, stop_texts, self.model.text), [list[int]() for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         while order and max_new_tokens > 0:
             length = len(prompts[order[-1]]) + max_new_tokens
@@ -119,10 +126,11 @@ class LlamaCppBackend(BackendBase):
             tokens = self._first_tokens(context, [prompts[index] for index in group])
             slots = list(range(len(group)))
             while True:
-                slots = [slot for slot in slots if tokens[slot] not in stops]
+                slots = [slot for slot in slots if not stops.at(tokens[slot])]
                 for slot in slots:
                     answers[group[slot]].append(tokens[slot])
-                slots = [slot for slot in slots if len(answers[group[slot]]) < max_new_tokens]
+                grown = ((slot, answers[group[slot]]) for slot in slots)
+                slots = [slot for slot, answer in grown if len(answer) < max_new_tokens and not stops.after(answer)]
                 if not slots:
                     break
                 ends = [len(prompts[group[slot]]) + len(answers[group[slot]]) - 1 for slot in slots]

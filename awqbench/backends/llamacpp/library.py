@@ -133,6 +133,10 @@ def _declare(library: Library) -> None:
         "llama_vocab_n_tokens": (c_int32, [vocabulary]),
         "llama_vocab_type": (c_int32, [vocabulary]),
         "llama_tokenize": (c_int32, [vocabulary, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool]),
+        "llama_detokenize": (
+            c_int32,
+            [vocabulary, POINTER(c_int32), c_int32, c_char_p, c_int32, c_bool, c_bool],
+        ),
         "llama_init_from_model": (context, [model, library.context_params]),
         "llama_free": (None, [context]),
         "llama_n_ctx_seq": (c_uint32, [context]),

@@ -107,6 +107,17 @@ class Model:
                 return list(ids[:count])
             room = -count
 
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without special tokens; bytes that are no UTF-8 as U+FFFD."""
+        given = (ctypes.c_int32 * len(ids))(*ids)
+        room = 8 * len(ids) + 16
+        while True:
+            data = ctypes.create_string_buffer(room)
+            count = self.functions.llama_detokenize(self._vocabulary, given, len(ids), data, room, False, False)
+            if count >= 0:
+                return data.raw[:count].decode(errors="replace")
+            room = -count
+
     def close(self) -> None:
         """Free the weights."""
         if self.handle:

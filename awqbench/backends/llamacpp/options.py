@@ -108,7 +108,7 @@ def describe(model: Model, options: Options) -> dict[str, Any]:
         "weight_bytes": model.weight_bytes,
         "engine": "llama.cpp",
         "engine_version": f"{library.llama_version} ({library.provider} {library.version})",
-        "capabilities": [*capabilities, *(["tokenize"] if model.has_tokenizer else [])],
+        "capabilities": [*capabilities, *(["stop-texts", "tokenize"] if model.has_tokenizer else [])],
         "file": model.path.name,
         "file_type": model.file_type,
         "architecture": model.metadata("general.architecture"),

@@ -70,6 +70,7 @@ class VllmBackend(BackendBase):
             "device_uuid": vllm_model.device_uuid() if self.on_gpu else None,
             "kernel": found[0]["kernel"],
             "runtime": "vllm",
+            "batch_size": self.batch_size,
             "weight_bytes": _sum([rank["weight_bytes"] for rank in found]),
             "load_s": load_s,
             "engine": "vllm",
@@ -79,7 +80,7 @@ class VllmBackend(BackendBase):
             "tensor_parallel": len(found),
             "eager": bool(arguments["enforce_eager"]),
             "threads": torch.get_num_threads(),
-            "capabilities": ["score", "logprobs", "topk-logprobs", "generate", "time", "tokenize"],
+            "capabilities": ["score", "logprobs", "topk-logprobs", "generate", "stop-texts", "time", "tokenize"],
             "topk": min(TOPK, self.vocab_size),
             "topk_path": "prefill",
         }
@@ -121,9 +122,22 @@ class VllmBackend(BackendBase):
 
     def generate(self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int]) -> list[list[int]]:
         """See `Backend.generate`."""
+        return self._generated(prompts, max_new_tokens, stop_ids)
+
+    def generate_until(
+        self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int], stop_texts: list[str]
+    ) -> list[list[int]]:
+        """See `Backend.generate_until`: vLLM's own stop strings."""
+        until = {"stop": stop_texts, "include_stop_str_in_output": True, "detokenize": True}
+        return self._generated(prompts, max_new_tokens, stop_ids, **until)
+
+    def _generated(
+        self, prompts: list[list[int]], max_new_tokens: int, stop_ids: list[int], **until: Any
+    ) -> list[list[int]]:
         if max_new_tokens < 1:
             return [[] for _ in prompts]
-        outputs = self._run(prompts, max_tokens=max_new_tokens, ignore_eos=True, stop_token_ids=list(stop_ids))
+        given = {"max_tokens": max_new_tokens, "ignore_eos": True, "stop_token_ids": list(stop_ids)}
+        outputs = self._run(prompts, **given, **until)
         stops = set(stop_ids)
         answers = [list(output.outputs[0].token_ids) for output in outputs]
         return [answer[:-1] if answer and answer[-1] in stops else answer for answer in answers]
@@ -189,7 +203,7 @@ class VllmBackend(BackendBase):
 
         if not prompts:
             return []
-        params = SamplingParams(temperature=0, detokenize=False, **sampling)
+        params = SamplingParams(**{"temperature": 0, "detokenize": False, **sampling})
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
         return list(self.llm.generate(asked, params, use_tqdm=False))
 
