@@ -8,7 +8,8 @@ reference's engine in a worker. Four things are counted: the clock over the whol
 tokenization, metrics), the clock and the processor time of the model's forward calls alone, and the processor time of
 everything, this process and the worker together. Positions are what the forward calls were given, padding included: a
 count, the same in every round. A ratio is the median over rounds of ours over HFLM's, with a percentile bootstrap over
-rounds. Every log-likelihood is compared.
+rounds. Every log-likelihood and every generated text is compared. `--tasks commonplace_lines` (suites/micro/tasks) is
+generation: answers that end with a sentence or a line, by stop texts of two characters.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 import psutil
 import torch
 from bench_worker import ratio
+from torch import nn
 
 from awqbench.backends.kind import Kind
 from awqbench.backends.reference import ReferenceBackend
@@ -37,18 +39,21 @@ SERIES = ("evaluate", "forward", "forward processor", "processor")
 
 
 class Counting:
-    """Adds up the time of forward calls and the positions they were given."""
+    """Adds up the time of a model's forward calls and the positions they were given."""
 
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self.call, self.seconds, self.processor, self.positions = call, 0.0, 0.0, 0
+    def __init__(self, model: nn.Module) -> None:
+        self.seconds, self.processor, self.positions = 0.0, 0.0, 0
+        model.register_forward_pre_hook(self._begin, with_kwargs=True)
+        model.register_forward_hook(self._end)
 
-    def __call__(self, ids: torch.Tensor, *rest: Any, **named: Any) -> Any:
-        begin, used = time.perf_counter(), time.process_time()
-        result = self.call(ids, *rest, **named)
-        self.seconds += time.perf_counter() - begin
-        self.processor += time.process_time() - used
+    def _begin(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        ids = inputs[0] if inputs else named["input_ids"]
         self.positions += ids.numel()
-        return result
+        self._began = time.perf_counter(), time.process_time()
+
+    def _end(self, *_: Any) -> None:
+        self.seconds += time.perf_counter() - self._began[0]
+        self.processor += time.process_time() - self._began[1]
 
     def figures(self) -> dict[str, int]:
         """Totals since the start, as whole numbers."""
@@ -64,12 +69,13 @@ class CountingReference(ReferenceBackend):
 
     def load(self, options: dict[str, Any]) -> dict[str, Any]:
         """See `Backend.load`."""
-        self._forward = Counting(super()._forward)  # type: ignore[method-assign]
-        return super().load(options)
+        found = super().load(options)
+        self._counted = Counting(self.model)
+        return found
 
     def memory(self) -> dict[str, int]:
         """What was counted."""
-        return self._forward.figures()  # type: ignore[attr-defined, no-any-return]
+        return self._counted.figures()
 
 
 def run_in_turns(
@@ -130,10 +136,10 @@ def main() -> None:
         from awqbench.suites.lm import WorkerLM
         from awqbench.suites.task_loading import load_tasks
 
-        tasks = load_tasks(asked.tasks.split(","), None, None, 0)
+        tasks = load_tasks(asked.tasks.split(","), str(Path(__file__).with_name("tasks")), None, 0)
         chosen = {name: range(min(asked.items, len(task.eval_docs))) for name, task in tasks.items()}
         theirs = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=asked.batch_size)
-        counted = theirs._model_call = Counting(theirs._model_call)
+        counted = Counting(theirs.model)
         ours = WorkerLM(worker, load_tokenizer(folder))
 
         def run(lm: Any) -> Callable[[], Any]:
@@ -146,20 +152,23 @@ def main() -> None:
             "awqbench": (run(ours), worker.memory),
         }
         warm = {name: call() for name, (call, _) in contestants.items()}
-        worst = 0.0
+        worst, differ = 0.0, 0
         for name in tasks:
             samples = [sorted(warm[who]["samples"][name], key=lambda s: s["doc_id"]) for who in contestants]
             for one, other in zip(*samples, strict=True):
                 for (a, *_), (b, *_) in zip(one["resps"], other["resps"], strict=True):
-                    worst = max(worst, abs(a[0] - b[0]))
+                    if isinstance(a, str):
+                        differ += a != b
+                    else:
+                        worst = max(worst, abs(a[0] - b[0]))
         assert worst < 1e-3, f"log-likelihoods differ by {worst}"
         seconds = run_in_turns(contestants, asked.rounds, worker.pid)
     found: dict[str, Any] = {"machine": hardware(), "asked": {k: str(v) for k, v in vars(asked).items()}}
-    found |= {"seconds": seconds, "largest_difference": worst}
+    found |= {"seconds": seconds, "largest_difference": worst, "texts_that_differ": differ}
     print(
         f"{', '.join(f'{len(items)} items of {name}' for name, items in chosen.items())}; batches of {asked.batch_size}"
     )
-    print(f"largest difference of a log-likelihood: {worst:.1e}")
+    print(f"largest difference of a log-likelihood: {worst:.1e}; generated texts that differ: {differ}")
     positions = {who: int(own["positions"][0]) for who, own in seconds.items()}
     print("positions of forward calls: " + ", ".join(f"{who} {count:,}" for who, count in positions.items()))
     for series in SERIES:
