@@ -11,6 +11,7 @@ from typing import Any
 from awqbench.backends import registry
 from awqbench.errors import UserError, unknown_choice
 from awqbench.formats.config import read_config
+from awqbench.formats.settings import QUANTIZATION, read_settings
 from awqbench.resources import content
 from awqbench.spec import RunSpec, parse_spec
 
@@ -58,16 +59,13 @@ def audit_engine(checkpoint: Path) -> str:
                 raise UserError(f"{checkpoint} is no GGUF file (allowed: a checkpoint's folder, or a GGUF file)")
         return "llamacpp"
     try:
-        read_config(checkpoint)
+        config = read_config(checkpoint, to_multiply=True)
     except UserError as unread:
-        config = checkpoint / "config.json"
-        if not config.is_file():
-            raise
-        method = (json.loads(config.read_text(encoding="utf-8")).get("quantization_config") or {}).get("quant_method")
+        method = (read_settings(checkpoint).get(QUANTIZATION) or {}).get("quant_method")
         if method is None:
             raise unread
         return "gptqmodel" if method == "gptq" else "transformers"
-    return "awq"
+    return "gptq" if config[QUANTIZATION]["quant_method"] == "gptq" else "awq"
 
 
 def _checkpoint_kinds() -> list[str]:

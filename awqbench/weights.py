@@ -79,7 +79,8 @@ def _made(
     if backend.checkpoint:
         if not Path(backend.checkpoint).is_dir():
             raise UserError(f"backends.{name}.checkpoint: no folder at {backend.checkpoint}")
-        read_config(Path(backend.checkpoint))  # a folder that is no checkpoint must not wait for its cell
+        # A folder that is no checkpoint must not wait for its cell.
+        read_config(Path(backend.checkpoint), to_multiply=True)
         return [], Weights(content_key([model_hash(Path(backend.checkpoint)), kernel_identity(shared["device"])]))
     settings = spec.quantize_for(name)
     check_settings(settings)

@@ -38,7 +38,11 @@ def test_an_audit_runs_a_checkpoint_in_what_reads_it(tmp_path: Path) -> None:
     gguf.write_bytes(b"GGUF\x03\x00\x00\x00")
     assert audit_engine(folder(tmp_path / "awq", quantization_config=AWQ)) == "awq"
     assert audit_engine(gguf) == "llamacpp"
-    assert audit_engine(folder(tmp_path / "gptq", quantization_config={"quant_method": "gptq"})) == "gptqmodel"
+    gptq = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}
+    assert audit_engine(folder(tmp_path / "gptq", quantization_config=gptq)) == "gptq"
+    assert audit_engine(folder(tmp_path / "ordered", quantization_config={**gptq, "desc_act": True})) == "gptqmodel"
+    marlin = {**gptq, "checkpoint_format": "marlin"}
+    assert audit_engine(folder(tmp_path / "marlin", quantization_config=marlin)) == "gptqmodel"
     assert audit_engine(folder(tmp_path / "other", quantization_config={"quant_method": "fp8"})) == "transformers"
     spec = audit_spec("smoke", gguf, "tiny-random")
     assert (spec.backends["checkpoint"].kind, spec.backends["checkpoint"].checkpoint) == ("llamacpp", str(gguf))

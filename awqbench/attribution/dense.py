@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from awqbench.backends.pretrained import load_pretrained
 from awqbench.errors import UserError
-from awqbench.formats.config import CONFIG, QUANTIZATION
-from awqbench.formats.load import load_quantized
+from awqbench.formats.load import load_with
+from awqbench.formats.settings import QUANTIZATION, read_settings
 from awqbench.modeling.experts import Experts, unfuse_experts
-from awqbench.ops.dequantize import dequantize_rows
-from awqbench.ops.linear import QuantizedLinear
 from awqbench.quantization.blocks import untranspose
+from awqbench.quantization.tensor import QuantizedTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +30,17 @@ class Packed:
 def load_candidate(folder: Path, trust_remote_code: bool = False) -> tuple[PreTrainedModel, dict[str, Packed]]:
     """A checkpoint's weights in float32, and how its quantized linears were stored, by name.
 
-    Reads what `load_quantized` reads, and unquantized folders. Raises UserError for others.
+    Reads what `load_with` reads, activation orders included, and unquantized folders. Raises UserError for others.
     """
     if not _is_quantized(folder):
         return _plain(folder, trust_remote_code), {}
-    model = load_quantized(folder, torch.float32, kernel="dequantize", trust_remote_code=trust_remote_code)
-    packed = {}
-    for name, module in list(model.named_modules()):
-        if isinstance(module, QuantizedLinear):
-            packed[name] = _stored(module)
-            model.set_submodule(name, _dense(module))
+    packed: dict[str, Packed] = {}
+
+    def dense(name: str, weight: QuantizedTensor, bias: Tensor | None) -> nn.Linear:
+        packed[name] = _stored(weight)
+        return _dense(weight, bias)
+
+    model = load_with(dense, folder, trust_remote_code=trust_remote_code)
     untranspose(model)
     return model, packed
 
@@ -65,23 +64,17 @@ def _plain(folder: Path, trust_remote_code: bool) -> PreTrainedModel:
 
 
 def _is_quantized(folder: Path) -> bool:
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"no checkpoint at {folder}: {CONFIG}: {error}") from None
-    return bool(config.get(QUANTIZATION)) or (folder / "quant_config.json").is_file()
+    return bool(read_settings(folder).get(QUANTIZATION))
 
 
-def _stored(linear: QuantizedLinear) -> Packed:
-    weights, groups = linear.out_features * linear.in_features, linear.scales.numel()
-    return Packed(linear.bits, (weights * linear.bits + groups * (16 + linear.bits)) // 8)
+def _stored(weight: QuantizedTensor) -> Packed:
+    return Packed(weight.bits, (weight.codes.numel() * weight.bits + weight.scales.numel() * (16 + weight.bits)) // 8)
 
 
-def _dense(linear: QuantizedLinear) -> nn.Linear:
-    dense = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-    codes, zeros = linear.get_buffer("codes"), linear.get_buffer("zeros")
-    weight = dequantize_rows(codes, linear.scales, zeros, linear.in_features, linear.group_size, linear.width)
-    dense.weight = nn.Parameter(weight, requires_grad=False)
-    if linear.bias is not None:
-        dense.bias = nn.Parameter(linear.bias, requires_grad=False)
+def _dense(weight: QuantizedTensor, bias: Tensor | None) -> nn.Linear:
+    out, inputs = weight.codes.shape
+    dense = nn.Linear(inputs, out, bias=bias is not None, device="meta")
+    dense.weight = nn.Parameter(weight.dequantize(), requires_grad=False)
+    if bias is not None:
+        dense.bias = nn.Parameter(bias, requires_grad=False)
     return dense

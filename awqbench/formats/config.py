@@ -10,11 +10,9 @@ from typing import Any
 from transformers import PretrainedConfig, PreTrainedModel
 
 from awqbench.errors import UserError
-from awqbench.formats.layouts import LAYOUTS, Layout, Scheme
-
-CONFIG = "config.json"
-OLD_CONFIG = "quant_config.json"  # where AutoAWQ wrote its settings until 2023
-QUANTIZATION = "quantization_config"
+from awqbench.formats.layouts import READABLE, Readable, Scheme, readable
+from awqbench.formats.settings import CONFIG, QUANTIZATION, read_settings
+from awqbench.ops.linear import ORDERED
 
 
 def export_config(model: PreTrainedModel, *, dtype: str, quantization: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,41 +45,33 @@ def _rope_for_transformers_4(config: dict[str, Any]) -> dict[str, Any]:
     return extra
 
 
-def read_config(checkpoint: Path) -> dict[str, Any]:
-    """The parsed config.json of a checkpoint whose quantization is read here.
+def read_config(checkpoint: Path, *, to_multiply: bool = False) -> dict[str, Any]:
+    """`read_settings` of a checkpoint whose quantization is read here.
 
-    An old AutoAWQ checkpoint's quant_config.json is put where newer ones have it. Raises UserError when the file is
-    missing or broken, and one that says what the checkpoint is when it's none of ours.
+    to_multiply: its packed weights must also be such as this project's kernels multiply. Raises UserError as
+    `read_settings` does, and one that says what the checkpoint is when it's none of ours.
     """
-    path = Path(checkpoint) / CONFIG
-    if not path.is_file():
-        raise UserError(f"no quantized checkpoint: {path} is missing")
-    config = _json(path)
-    old = path.with_name(OLD_CONFIG)
-    if not config.get(QUANTIZATION) and old.is_file():
-        config[QUANTIZATION] = {"quant_method": "awq", **_json(old)}
+    config = read_settings(checkpoint)
     try:
         read_schemes(config, ())
+        if to_multiply and config[QUANTIZATION].get("desc_act"):
+            raise UserError(ORDERED)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{Path(checkpoint) / CONFIG}: {error}") from None
     return config
 
 
-def layout_of(config: Mapping[str, Any]) -> Layout:
+def layout_of(config: Mapping[str, Any]) -> Readable:
     """The layout that a config.json names. Raises UserError for other quantization methods."""
     found = config.get(QUANTIZATION)
-    allowed = ", ".join(layout.method for layout in LAYOUTS.values())
     if not isinstance(found, Mapping) or not found:
+        allowed = ", ".join(dict.fromkeys(layout.method for layout in READABLE))
         raise UserError(f"it has no quantization_config (allowed quantization methods: {allowed})")
-    method = found.get("quant_method")
-    for layout in LAYOUTS.values():
-        if layout.method == method:
-            return layout
-    raise UserError(f"it is quantized by {method}, which is not read here (allowed: {allowed})")
+    return readable(found)
 
 
 def read_schemes(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Scheme]:
-    """What a config.json says of the quantized linears named; errors as `layout_of` and `Layout.schemes`."""
+    """What a config.json says of the quantized linears named; errors as `layout_of` and `Readable.schemes`."""
     return layout_of(config).schemes(config[QUANTIZATION], names)
 
 
@@ -96,13 +86,3 @@ def model_config(checkpoint: Path, trust_remote_code: bool) -> PretrainedConfig:
     if hasattr(config, QUANTIZATION):
         del config.quantization_config
     return config
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from awqbench.errors import UserError
 from awqbench.formats.health import Finding
-from awqbench.formats.layouts import LAYOUTS, Scheme
+from awqbench.formats.layouts import Scheme, readable
 from awqbench.formats.shards import Entry
 from awqbench.formats.stored import ROLES, StoredLinear
 
@@ -100,13 +100,9 @@ def _contradictions(config: Mapping[str, Any], linears: list[StoredLinear]) -> l
 def _declared(config: Mapping[str, Any], linears: list[StoredLinear]) -> Mapping[str, Scheme]:
     said = config.get("quantization_config") or {}
     names = [linear.name for linear in linears]
-    if said.get("quant_method") == "gptq":
-        scheme = Scheme(int(said.get("bits", 4)), int(said.get("group_size", 128)), bool(said.get("sym", False)))
-        return dict.fromkeys(names, scheme)
-    for layout in LAYOUTS.values():
-        if layout.method == said.get("quant_method"):
-            return layout.schemes(said, names)
-    raise UserError("its quantization_config names no method, yet there are quantized linears")
+    if not said.get("quant_method"):
+        raise UserError("its quantization_config names no method, yet there are quantized linears")
+    return readable(said).schemes(said, names)
 
 
 def _sizes(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str]]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from awqbench.errors import UserError
 from awqbench.formats import autoawq
-from awqbench.formats.config import CONFIG, layout_of, model_config, read_config, read_schemes
-from awqbench.formats.layouts import Layout, Scheme
+from awqbench.formats.config import layout_of, model_config, read_config, read_schemes
+from awqbench.formats.layouts import Readable, Scheme
 from awqbench.formats.placing import assign, experts_on_disk, linear_name, refuse_missing, replace_linear, unfuse_packed
+from awqbench.formats.settings import CONFIG
 from awqbench.formats.shards import Shards
 from awqbench.formats.summary import RECIPE
 from awqbench.modeling.convert import load_converted
@@ -23,6 +25,8 @@ from awqbench.modeling.names import Names
 from awqbench.modeling.skeleton import parameters_on_meta
 from awqbench.ops.linear import QuantizedLinear
 from awqbench.quantization.tensor import QuantizedTensor
+
+Make = Callable[[str, QuantizedTensor, Tensor | None], nn.Module]
 
 
 def load_quantized(
@@ -35,19 +39,34 @@ def load_quantized(
 ) -> PreTrainedModel:
     """A causal LM in evaluation mode whose quantized linears are `QuantizedLinear`s; all else in `dtype`.
 
-    Reads AutoAWQ GEMM and compressed-tensors pack-quantized folders. Experts that are quantized become linears of their
-    own; others stay as transformers has them. `kernel` is as `awqbench.ops.select_kernel` has it. Raises UserError,
-    naming the file, when the checkpoint is in another format, is incomplete, truncated or corrupt, or does not fit its
-    own config.json.
+    `kernel` is as `awqbench.ops.select_kernel` has it. Raises UserError as `load_with` does, and for an activation
+    order, which no kernel here multiplies.
     """
-    packed = _Packed.open(Path(checkpoint))
+
+    def packed(name: str, weight: QuantizedTensor, bias: Tensor | None) -> QuantizedLinear:
+        return QuantizedLinear(weight, bias, dtype=dtype, device=device, kernel=kernel)
+
+    return load_with(packed, Path(checkpoint), dtype, trust_remote_code=trust_remote_code).to(device)
+
+
+def load_with(
+    make: Make, checkpoint: Path, dtype: torch.dtype = torch.float32, *, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """A causal LM in evaluation mode; `make` turns the name in the model, the integers and the bias of each quantized
+    linear into a module, and all else is in `dtype`.
+
+    Reads AutoAWQ GEMM, compressed-tensors pack-quantized and GPTQ folders. Experts that are quantized become linears of
+    their own; others stay as transformers has them. Raises UserError, naming the file, when the checkpoint is in
+    another format, is incomplete, truncated or corrupt, or does not fit its own config.json.
+    """
+    packed = _Packed.open(checkpoint)
     model = _empty(packed.folder, dtype, trust_remote_code)
     try:
-        _fill(model, packed, dtype, device, kernel)
+        _fill(model, packed, dtype, make)
     except UserError as error:
         message = str(error)
         raise error if message.startswith(str(checkpoint)) else UserError(f"{checkpoint}: {message}") from None
-    return model.to(device)
+    return model
 
 
 def read_quantized(checkpoint: Path) -> dict[str, QuantizedTensor]:
@@ -72,7 +91,7 @@ class _Packed:
 
     folder: Path
     shards: Shards
-    layout: Layout
+    layout: Readable
     schemes: Mapping[str, Scheme]
 
     @classmethod
@@ -123,7 +142,7 @@ def _empty(checkpoint: Path, dtype: torch.dtype, trust_remote_code: bool) -> Pre
     return model.eval().requires_grad_(False)
 
 
-def _fill(model: PreTrainedModel, packed: _Packed, dtype: torch.dtype, device: str | torch.device, kernel: str) -> None:
+def _fill(model: PreTrainedModel, packed: _Packed, dtype: torch.dtype, make: Make) -> None:
     """Give every parameter and buffer what the files hold for it."""
     shards, names = packed.shards, Names(model)
     ignored = [r"rotary_emb\.inv_freq$", *(model._keys_to_ignore_on_load_unexpected or ())]  # computed, or not modelled
@@ -139,8 +158,8 @@ def _fill(model: PreTrainedModel, packed: _Packed, dtype: torch.dtype, device: s
 
     for name in linears:
         bias = shards.tensor(f"{name}.bias").to(dtype) if f"{name}.bias" in rest else None
-        linear = QuantizedLinear(packed.read(name), bias, dtype=dtype, device=device, kernel=kernel)
-        replace_linear(model, linear_name(model, names, experts, name), linear)
+        place = linear_name(model, names, experts, name)
+        replace_linear(model, place, make(place, packed.read(name), bias))
         rest -= {*packed.tensors(name).values(), f"{name}.bias"}
 
     converted = []

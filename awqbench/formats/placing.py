@@ -13,7 +13,6 @@ from awqbench.errors import UserError
 from awqbench.modeling.experts import Experts, disk_names, unfuse_experts
 from awqbench.modeling.fused import fused_layout
 from awqbench.modeling.names import Names
-from awqbench.ops.linear import QuantizedLinear
 
 
 def unfuse_packed(model: PreTrainedModel, names: Names, linears: Iterable[str]) -> None:
@@ -48,8 +47,8 @@ def linear_name(model: PreTrainedModel, names: Names, experts: Mapping[str, str]
     return linear
 
 
-def replace_linear(model: nn.Module, name: str, linear: QuantizedLinear) -> None:
-    """Put a quantized linear in the place of a dense one. UserError when there's none of its size under that name."""
+def replace_linear(model: nn.Module, name: str, linear: nn.Module) -> None:
+    """Put another linear in the place of a dense one. UserError when there's none of its size under that name."""
     try:
         replaced = model.get_submodule(name)
     except AttributeError:

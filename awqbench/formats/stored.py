@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awqbench.formats.compressed_tensors import unpack_bits
+from awqbench.formats.gptq import unpack_zeros
 from awqbench.formats.shards import Entry, Shards
 
 _BITS = (2, 3, 4, 8)
@@ -57,15 +57,7 @@ class StoredLinear:
         if stored.dtype != torch.int32:  # not packed: signed integers around the middle of the codes
             return (stored.to(torch.int16) + (1 << (self.bits - 1))).to(torch.uint8)
         rows = stored.T if self.layout == "compressed-tensors" else stored
-        if self.layout != "gptq":
-            return unpack_bits(rows, self.bits, self.shape[0])
-        if 32 % self.bits == 0:
-            # The first version of GPTQ's format stores zero points less one, taken from whole words: a zero point of 0
-            # borrows from its neighbour.
-            ones = sum(1 << shift for shift in range(0, 32, self.bits))
-            words = (rows.to(torch.int64) + ones + 2**31) % 2**32 - 2**31
-            return unpack_bits(words.to(torch.int32), self.bits, self.shape[0])
-        return (unpack_bits(rows, self.bits, self.shape[0]) + 1) & ((1 << self.bits) - 1)
+        return unpack_zeros(rows, self.bits, self.shape[0], less_one=self.layout == "gptq")
 
 
 def found_layout(config: Mapping[str, Any], entries: Mapping[str, Entry]) -> str | None:

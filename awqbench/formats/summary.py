@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -10,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from awqbench.errors import UserError
 from awqbench.formats.consistency import check_config
 from awqbench.formats.health import Checkup, Finding, check_health, check_vectors
+from awqbench.formats.settings import read_json, read_settings
 from awqbench.formats.shards import Entry, Shards
 from awqbench.formats.stored import StoredLinear, found_layout, stored_linears
 
@@ -45,7 +44,7 @@ def inspect_checkpoint(checkpoint: Path) -> dict[str, Any]:
 
 
 def _inspect_folder(checkpoint: Path) -> dict[str, Any]:
-    config = _read_config(checkpoint)
+    config = read_settings(checkpoint)
     shards = Shards(checkpoint)
     layout = found_layout(config, shards.entries)
     said = config.get("quantization_config") or {}
@@ -102,28 +101,7 @@ def _splits(linear: StoredLinear, degree: int) -> bool:
 def read_recipe(checkpoint: Path) -> dict[str, Any] | None:
     """quantize.json, or None for a checkpoint that another tool wrote."""
     path = Path(checkpoint) / RECIPE
-    return _json(path) if path.is_file() else None
-
-
-def _read_config(checkpoint: Path) -> dict[str, Any]:
-    path = checkpoint / "config.json"
-    if not path.is_file():
-        raise UserError(f"no checkpoint: {path} is missing")
-    config = _json(path)
-    old = checkpoint / "quant_config.json"
-    if not config.get("quantization_config") and old.is_file():  # AutoAWQ until 2023
-        config["quantization_config"] = {"quant_method": "awq", **_json(old)}
-    return config
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return found
+    return read_json(path) if path.is_file() else None
 
 
 def _declared_bits(said: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from awqbench.errors import UserError
 from awqbench.ops import cpu, cuda, cuda_layout, layout, torch_int4
 from awqbench.ops.op import w4a16_linear
 from awqbench.ops.select import select_kernel
@@ -15,6 +16,9 @@ from awqbench.quantization.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
     from awqbench.ops.shared import SharedWeight
+
+
+ORDERED = "it has an activation order (desc_act), which is not multiplied or exported here (allowed: kind gptqmodel)"
 
 
 class QuantizedLinear(nn.Module):
@@ -42,6 +46,8 @@ class QuantizedLinear(nn.Module):
         kernel: str = "auto",
     ) -> None:
         super().__init__()
+        if quantized.order is not None:
+            raise UserError(ORDERED)
         self.out_features, self.in_features = quantized.codes.shape
         self.group_size, self.bits = quantized.group_size, quantized.bits
         self.width = layout.code_width(self.bits)

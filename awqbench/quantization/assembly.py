@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from awqbench.formats.card import model_card
-from awqbench.formats.config import CONFIG, QUANTIZATION, export_config
+from awqbench.formats.config import export_config
 from awqbench.formats.layouts import Scheme
+from awqbench.formats.settings import CONFIG, QUANTIZATION
 from awqbench.formats.shards import Shards
 from awqbench.formats.summary import RECIPE
 from awqbench.formats.writer import Stored, write_folder

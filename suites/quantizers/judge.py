@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import gptq_layout
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -42,10 +41,7 @@ class Judge:
         return self._quality([self._log_probs(window) for window in self.windows])
 
     def _dense(self, checkpoint: Path) -> dict[str, Tensor]:
-        if gptq_layout.is_gptq(checkpoint):
-            quantized = gptq_layout.dense_weights(checkpoint)
-        else:
-            quantized = {name: found.dequantize() for name, found in read_quantized(checkpoint).items()}
+        quantized = {name: found.dequantize() for name, found in read_quantized(checkpoint).items()}
         shards = Shards(checkpoint)
         rest = {name: shards.tensor(name).float() for name in shards.entries if name in self.weights}
         dense = rest | {f"{name}.weight": weight for name, weight in quantized.items()}

@@ -79,7 +79,11 @@ def test_an_old_autoawq_checkpoint_has_a_file_of_its_own(written):
     ("found", "message"),
     [
         (None, "no quantization_config"),
-        ({"quant_method": "gptq", "bits": 4}, "quantized by gptq, which is not read here .allowed: awq, compressed-t"),
+        (
+            {"quant_method": "hqq", "bits": 4},
+            "quantized by hqq, which is not read here .allowed: awq, compressed-.*gptq",
+        ),
+        ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "checkpoint_format is marlin"),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
         ({"quant_method": "fp8"}, "fp8"),
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "gemv"),
@@ -93,6 +97,15 @@ def test_other_methods_are_refused_in_one_line(found, message, written):
         read_config(case.out)
     assert str(caught.value).startswith(str(case.out / "config.json"))
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_read_may_be_more_than_what_is_multiplied(written):
+    case = written()
+    ordered = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": True}
+    (case.out / "config.json").write_text(json.dumps({**config_of(case), "quantization_config": ordered}))
+    assert read_schemes(read_config(case.out), ["a"]) == {"a": Scheme(4, 32)}
+    with pytest.raises(UserError, match=r"config\.json: it has an activation order .desc_act.*allowed: kind gptqmodel"):
+        read_config(case.out, to_multiply=True)
 
 
 def test_files_that_are_missing_or_no_configuration(tmp_path):

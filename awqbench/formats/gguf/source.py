@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor
 
 from awqbench.errors import UserError
-from awqbench.formats.config import CONFIG, layout_of, read_config, read_schemes
-from awqbench.formats.layouts import Layout
+from awqbench.formats.config import layout_of, read_config, read_schemes
+from awqbench.formats.layouts import Readable
 from awqbench.formats.scheme import Scheme
+from awqbench.formats.settings import QUANTIZATION, read_settings
 from awqbench.formats.shards import Shards
 from awqbench.formats.stored import StoredLinear, stored_linears
 from awqbench.quantization.tensor import QuantizedTensor
@@ -27,7 +27,7 @@ class Source:
     folder: Path
     config: Mapping[str, Any]
     shards: Shards
-    layout: Layout | None
+    layout: Readable | None
     linears: Mapping[str, StoredLinear]
     schemes: Mapping[str, Scheme]
 
@@ -35,9 +35,10 @@ class Source:
     def open(cls, folder: Path) -> Source:
         """Read the headers. Raises UserError for a folder that is no checkpoint or of a method not read here."""
         shards = Shards(folder)
-        if not _config(folder).get("quantization_config"):
-            return cls(folder, _config(folder), shards, None, {}, {})
-        config = read_config(folder)
+        config = read_settings(folder)
+        if not config.get(QUANTIZATION):
+            return cls(folder, config, shards, None, {}, {})
+        config = read_config(folder, to_multiply=True)
         layout = layout_of(config)
         found = {linear.name: linear for linear in stored_linears(shards, layout.name)}
         return cls(folder, config, shards, layout, found, read_schemes(config, found))
@@ -70,14 +71,3 @@ class Source:
     def tensor(self, name: str) -> Tensor:
         """Read an unquantized tensor, float32."""
         return self.shards.tensor(name).to(torch.float32)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"no checkpoint: {path} is missing") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    return config

@@ -144,7 +144,8 @@ def test_what_is_refused(made, tmp_path):
         ({"model_type": "gpt2"}, "unknown architecture for GGUF 'gpt2' .allowed: llama, mistral, qwen2, qwen3"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "unknown rope_type for GGUF 'longrope'"),
         ({"vocab_size": 100}, "has token 263, config.json a vocabulary of 100"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantized by fp8"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4, "desc_act": True}}, "activation order"),
         ({"num_hidden_layers": 1}, "has no place for the tensor model.layers.1"),
     ):
         (case.folder / "config.json").write_text(json.dumps(config | change))
