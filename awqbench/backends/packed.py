@@ -23,7 +23,7 @@ class PackedBackend(TorchEngine):
         return {**told, "engine": "awqbench", "engine_version": f"{__version__}, transformers {told['engine_version']}"}
 
     def build(self, options: dict[str, Any], dtype: torch.dtype) -> Any:
-        """Load `weights`, an AutoAWQ GEMM folder."""
+        """Load `weights`, an AutoAWQ, compressed-tensors or GPTQ folder."""
         return load_quantized(
             Path(options["weights"]),
             dtype,
