@@ -30,7 +30,8 @@ def test_unquantized(
 
 @pytest.mark.parametrize(
     ("layout", "dtype", "max_kl"),
-    [("awq", "bfloat16", 0.02), ("awq", "float16", 1e-3), ("compressed-tensors", "float16", 1e-3)],
+    # bfloat16: below 0.02 on an AMD EPYC, 0.032 on an Intel Xeon, whose AMX units multiply otherwise.
+    [("awq", "bfloat16", 0.05), ("awq", "float16", 1e-3), ("compressed-tensors", "float16", 1e-3)],
 )
 def test_four_bits(
     opened: Opened, checkpoint: Callable[[str], Path], expected: Expected, agrees: Callable[..., None],
