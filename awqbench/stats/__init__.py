@@ -4,7 +4,7 @@ from awqbench.stats.bootstrap import bootstrap_interval
 from awqbench.stats.clustered import MeanBounds, clustered_mean
 from awqbench.stats.did import GroupEffect, difference_in_differences
 from awqbench.stats.mcnemar import mcnemar
-from awqbench.stats.medians import MedianRatio, ratio_of_medians
+from awqbench.stats.medians import MedianRatio, median_interval, ratio_of_medians
 from awqbench.stats.multiplicity import benjamini_hochberg, holm
 from awqbench.stats.noninferiority import NonInferiority, noninferiority
 from awqbench.stats.paired import PairedDelta, paired_delta
@@ -27,6 +27,7 @@ __all__ = [
     "holm",
     "mcnemar",
     "mde",
+    "median_interval",
     "noninferiority",
     "paired_delta",
     "ratio_of_medians",

@@ -20,11 +20,11 @@ from awqbench.backends.base import Timing
 from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.record.schema import Metric
 from awqbench.spec import LatencySpec
+from awqbench.stats import median_interval
 from awqbench.suites.bandwidth import mbu_metric, peak_bandwidth
 from awqbench.suites.base import Context, Measurement, item_table
 from awqbench.suites.footprint import footprint_metrics
 
-BOOTSTRAP = 2000
 LEVEL = 0.95
 # A percentile needs about this many samples before it is more than the maximum by another name.
 TAILS = {"p90": (90, 10), "p95": (95, 20), "p99": (99, 100)}
@@ -80,20 +80,16 @@ def prompts(vocabulary: Sequence[int], batch: int, length: int, seed: Sequence[i
 def summarize(samples: Samples, seed: int = 0) -> dict[str, Any]:
     """Median, its interval and the spread of samples [repeats, m].
 
-    The interval is a percentile bootstrap over repeats (the gaps of one repeat are not independent), None below two
-    repeats. Tail percentiles are None below the counts of `TAILS`. `mad` is the median absolute deviation, unscaled.
+    The interval is that of `awqbench.stats.median_interval` with repeats as clusters (the gaps of one repeat are not
+    independent), None below two repeats. Tail percentiles are None below the counts of `TAILS`. `mad` is the median
+    absolute deviation, unscaled.
     """
     pooled = samples.ravel()
     median = float(np.median(pooled))
     low = high = None
     if len(samples) > 1:
-        rng = np.random.default_rng(seed)
-        draws = rng.integers(0, len(samples), (BOOTSTRAP, len(samples)))
-        tail = 50 * (1 - LEVEL)
-        # Parts of ten million numbers: a thousand repeats of a thousand gaps would not fit in memory at once.
-        parts = np.array_split(draws, 1 + draws.size * samples.shape[1] // 10**7)
-        medians = np.concatenate([np.median(samples[part].reshape(len(part), -1), axis=1) for part in parts])
-        low, high = map(float, np.percentile(medians, [tail, 100 - tail]))
+        repeats = np.repeat(np.arange(len(samples)), samples.shape[1])
+        low, high = median_interval(pooled, repeats, LEVEL, seed)
     tails = {name: float(np.percentile(pooled, q)) if pooled.size >= n else None for name, (q, n) in TAILS.items()}
     mad = float(np.median(np.abs(pooled - median)))
     spread = {"mad": mad, "min": float(pooled.min()), "max": float(pooled.max()), "repeats": len(samples), **tails}
@@ -132,7 +128,7 @@ def _metric(name: str, samples: Samples, batch: int, suite: LatencySpec, asked: 
         ci_high=found["high"],
         ci_level=LEVEL,
         protocol=f"{_PROTOCOLS[name]}; greedy, {suite.new_tokens} tokens, end of sequence ignored; median over "
-        f"{len(samples)} repeats after {suite.warmup} warm-up, percentile bootstrap over repeats"
+        f"{len(samples)} repeats after {suite.warmup} warm-up, its interval from a bootstrap over repeats"
         + ("" if dtype in {asked, "unknown"} else f"; this engine computes in {dtype}"),
         higher_is_better=name == "decode-throughput",
         pairing="ratio-of-medians",

@@ -10,7 +10,7 @@ from designs import Codes, Design, Floats, alone, equal, flips, giant, scores, u
 from rates import Rate, alarms, both_tails, tails
 from scipy import stats
 
-from awqbench.stats import benjamini_hochberg, holm, simultaneous_differences, worst_group
+from awqbench.stats import benjamini_hochberg, holm, median_interval, simultaneous_differences, worst_group
 from awqbench.stats.did import contrast_bounds
 from awqbench.stats.medians import log_ratio_bounds
 
@@ -95,6 +95,18 @@ def study_families(rng: np.random.Generator, runs: int) -> Iterator[Rate]:
         share = sum(float(h[:15].sum()) / max(1, int(h.sum())) for h in hits)
         scenario = f"20 tests, 15 without effect, dependence {rho:g}"
         yield Rate("families", scenario, "Benjamini-Hochberg, share of false discoveries", share, runs, 0.05)
+
+
+def study_median(rng: np.random.Generator, runs: int) -> Iterator[Rate]:
+    """Times of one backend, log-normal; gaps of one request drift together. Half as many runs."""
+    runs //= 2
+    designs = [*(alone(n) for n in (2, 3, 5, 8, 20, 200)), equal(3, 24), equal(5, 24), equal(20, 24), unequal(12, 30)]
+    for design in designs:
+        times = np.exp(0.2 * scores(rng, design, runs, "normal"))
+        found = np.array([median_interval(row, design.codes, seed=i, draws=_DRAWS) for i, row in enumerate(times)])
+        for side, missed in (("below", found[:, 1] < 1), ("above", found[:, 0] > 1)):
+            name = f"95 % interval {side} the truth"
+            yield Rate("median", design.name, name, float(missed.sum()), runs, 0.025)
 
 
 def study_medians(rng: np.random.Generator, runs: int) -> Iterator[Rate]:

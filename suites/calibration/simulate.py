@@ -39,6 +39,7 @@ STUDIES: dict[str, Study] = {
     "worst group": groups.study_worst_group,
     "simultaneous intervals": groups.study_simultaneous,
     "families": groups.study_families,
+    "median": groups.study_median,
     "ratio of medians": groups.study_medians,
     "power": power.study_power,
     "gate": gates.study_gate,

@@ -17,6 +17,7 @@ from awqbench.stats import (
     holm,
     mcnemar,
     mde,
+    median_interval,
     required_n,
     sign_flip,
     simultaneous_differences,
@@ -126,6 +127,14 @@ def test_ratio_of_medians(designs: ModuleType, name: str) -> None:
         for i, (x, y) in enumerate(zip(a, b, strict=True))
     ]
     assert alarms(bounds) <= MOST
+
+
+@pytest.mark.parametrize("make", [lambda d: d.alone(3), lambda d: d.alone(5), lambda d: d.equal(5, 24)])
+def test_the_interval_of_one_median(designs: ModuleType, make: Make) -> None:
+    design = make(designs)
+    times = np.exp(0.2 * designs.scores(np.random.default_rng(7), design, RUNS, "normal"))
+    found = [median_interval(row, design.codes, seed=i, draws=299) for i, row in enumerate(times)]
+    assert sum(not low <= 1 <= high for low, high in found) <= MOST
 
 
 @pytest.mark.parametrize("kind", ["normal", "flips"])

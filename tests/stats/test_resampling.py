@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from awqbench.errors import InvalidMeasurement
-from awqbench.stats import bootstrap_interval, ratio_of_medians, sign_flip
+from awqbench.stats import bootstrap_interval, median_interval, ratio_of_medians, sign_flip
 from awqbench.stats.bootstrap import bootstrap_mean, resampled_medians, resamples
 
 rng_seeds = st.integers(0, 2**16)
@@ -62,6 +62,31 @@ def test_gaps_of_one_request_are_one_cluster() -> None:
     assert honest.se_log > 1.5 * naive.se_log
     with pytest.raises(InvalidMeasurement, match="above 0"):
         ratio_of_medians([0.0, 1.0], [1.0, 2.0])
+
+
+def test_the_interval_of_one_median() -> None:
+    times = np.random.default_rng(0).lognormal(0.0, 0.2, 200)
+    low, high = median_interval(times)
+    # Of 200 values the exact 95 % interval has the 86th and the 115th as its ends (binomial).
+    assert (low, high) == pytest.approx(tuple(np.sort(times)[[85, 114]]), rel=0.02)
+    assert median_interval(times * 1000) == pytest.approx((low * 1000, high * 1000))
+    requests = np.repeat(np.arange(20), 10)
+    drifting = np.exp(np.repeat(np.random.default_rng(1).normal(0, 0.3, 20), 10)) * times
+    apart, together = (np.ptp(np.log(median_interval(drifting, clusters))) for clusters in (None, requests))
+    assert together > 1.5 * apart
+    assert median_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+
+
+def test_three_times_are_no_proof_that_the_median_lies_between_them() -> None:
+    low, high = median_interval([1.0, 1.1, 1.21])
+    assert low < 1.0
+    assert high > 1.21
+
+
+@pytest.mark.parametrize(("values", "said"), [([1.0, 0.0], "above 0"), ([1.0], "1 items"), ([1.0, np.nan], "finite")])
+def test_a_median_that_has_no_interval(values: list[float], said: str) -> None:
+    with pytest.raises(InvalidMeasurement, match=said):
+        median_interval(values)
 
 
 @given(rng_seeds)
