@@ -368,6 +368,24 @@ def test_a_single_figure_on_other_items_is_no_baseline() -> None:
     assert result.invalid == ["awq/s: s/gap[g]: s/gap[g]: 400 items against 200: not the same items"]
 
 
+@pytest.mark.parametrize(
+    ("size", "said"), [(1, "60 items measured, about {} would decide it"), (2, "60 items measured, about {} would"),
+                       (3, "60 items in 20 clusters measured, at least {} are needed")]
+)  # fmt: skip
+@pytest.mark.parametrize("group", [None, "a"])
+def test_a_plan_from_few_clusters_is_a_lower_bound(size: int, said: str, group: str | None) -> None:
+    """60 items in 60, 30 and 20 clusters; of a group, as many clusters as hold its items."""
+    per_group = 1 if group is None else 2
+    clusters = [f"c{i // size}" for i in range(60) for _ in range(per_group)]
+    columns = {"cluster": clusters} | ({"group_g": ["a", "b"] * 60} if group else {})
+    gate = GateSpec(metric="tasks/*", margin=0.03, attribute="g" if group else None)
+    rule = decide(accuracy(per_group, 60 * per_group, **columns), gate).rules[0]
+    assert (rule.verdict, rule.group, rule.n) == ("inconclusive", group, 60)
+    assert rule.n_needed is not None
+    assert rule.n_needed_at_least is (size == 3)
+    assert said.format(rule.n_needed) in rule.reason
+
+
 @pytest.mark.parametrize("gained", [4, 20, 50])
 def test_a_gain_is_planned_as_if_it_stood_alone(gained: int) -> None:
     after, clusters = np.arange(100) < gained, [f"c{i // 25}" for i in range(100)]

@@ -72,6 +72,7 @@ def _result(trial: Trial, p_holm: float | None, family: int, noisy: bool) -> Rul
         alpha=gate.alpha,
         n=trial.n,
         n_needed=needed,
+        n_needed_at_least=needed is not None and trial.few,
         p_worse=rounded(decision.p_worse) if decision else None,
         p_holm=rounded(p_holm) if p_holm is not None else None,
         reason=reason(trial, verdict, needed, family, p_holm),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from awqbench.compare.cell import Cell
 from awqbench.compare.effect import is_binary, mean_value, measure_effect
 from awqbench.compare.groups import SLICED, group_bounds, group_masks
@@ -13,7 +15,7 @@ from awqbench.gate.scale import Scale, scale_for
 from awqbench.record.schema import Metric, VerdictName
 from awqbench.spec import GateSpec
 from awqbench.stats.bounds import Bounds
-from awqbench.stats.verdict import Decision, decide
+from awqbench.stats.verdict import FEW_CLUSTERS, Decision, decide
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Trial:
     margin: float  # on the tested scale
     estimate: float  # on the tested scale
     n: int
+    clusters: int | None = None  # independent ones; of a group, the fewer of its own and the others'
     bounds: Bounds | None = None
     decision: Decision | None = None
     point: bool = False
@@ -39,6 +42,11 @@ class Trial:
     small: bool = False
     attribute: str | None = None
     group: str | None = None
+
+    @property
+    def few(self) -> bool:
+        """Whether items planned from these are a lower bound."""
+        return self.clusters is not None and self.clusters < FEW_CLUSTERS
 
     @property
     def shown_bounds(self) -> tuple[float, float] | None:
@@ -79,6 +87,7 @@ def metric_trial(gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric, see
         margin,
         effect.estimate,
         effect.n,
+        effect.clusters,
         effect.bounds,
         decision,
         point,
@@ -136,6 +145,7 @@ def _group_trial(
         except InvalidMeasurement as error:
             unjudged = str(error)
     margin = scale.tested(gate.margin)
+    clusters = min(len(set(np.asarray(pairs.clusters)[side])) for side in (member, rest))
     return Trial(
         gate,
         cell,
@@ -145,6 +155,7 @@ def _group_trial(
         margin,
         estimate,
         n,
+        clusters,
         bounds,
         _decide(bounds, margin, gate) if bounds else None,
         unjudged=unjudged,

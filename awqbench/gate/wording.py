@@ -39,7 +39,10 @@ def reason(trial: Trial, verdict: VerdictName, needed: int | None, family: int, 
 def _plan(trial: Trial, needed: int | None) -> str:
     if needed is None:
         return f" at {trial.n} items, and no realistic number would decide it"
-    return f"; {trial.n} items measured, about {needed} would decide it"
+    if not trial.few:
+        return f"; {trial.n} items measured, about {needed} would decide it"
+    clusters = f" in {trial.clusters} clusters" if trial.clusters != trial.n else ""
+    return f"; {trial.n} items{clusters} measured, at least {needed} are needed"
 
 
 def _subject(trial: Trial) -> str:

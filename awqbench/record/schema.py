@@ -325,6 +325,9 @@ class RuleResult(Model):
     alpha: float = 0.05
     n: int = 0
     n_needed: int | None = Field(default=None, description="items that would decide it at the loss seen")
+    n_needed_at_least: bool = Field(
+        default=False, description="n_needed is a lower bound: planned from fewer than 25 independent clusters"
+    )
     p_worse: float | None = Field(default=None, description="one-sided p of 'the loss is within the margin'")
     p_holm: float | None = None
     confirmation: Confirmation | None = Field(default=None, description="what measuring again showed, for a failure")

@@ -42,7 +42,8 @@ def noninferiority(
     margin: largest tolerable mean loss, in the same unit, at least 0. clusters: (n,) names of items that are not
     independent. Pass: the one-sided 1 - alpha upper bound is below the margin (p_noninferior < alpha). Fail: the lower
     bound is above it (p_worse < alpha). Otherwise inconclusive, with `n_needed`: the items that would decide with 80 %
-    power if the loss seen is the true one; None when no number would. "Not significant" is never "equal".
+    power if the loss seen is the true one; None when no number would. With fewer than 25 clusters it is a lower bound.
+    "Not significant" is never "equal".
 
     With binary losses (-1, 0, 1; found by looking, unless `binary` says) the bounds are Tango's score bounds, so
     identical answers on a few items prove no small margin, and none prove a margin of 0. Other losses use the

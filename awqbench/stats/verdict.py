@@ -10,6 +10,7 @@ from awqbench.stats.bounds import Bounds
 from awqbench.stats.student import t_quantile, t_tail
 
 VerdictName = Literal["pass", "fail", "inconclusive"]
+FEW_CLUSTERS = 25  # with fewer, a number of items that is planned from them is a lower bound (docs/statistics.md)
 _MOST = 1e6  # more than a million times the items in hand is not a plan
 
 
@@ -48,7 +49,8 @@ def items_needed(
     """Items that would decide an inconclusive margin with the given power, if the rates seen so far are the truth.
 
     Found by scaling the data until the bound at z_alpha + z_power clears the margin. None when the estimate sits on
-    the margin, or when no realistic number of items would do.
+    the margin, or when no realistic number of items would do. From fewer than `FEW_CLUSTERS` independent clusters it is
+    a lower bound: so few tell too little of the spread that it is planned with.
     """
     stricter = t_tail(t_quantile(alpha) + t_quantile(1 - power))
     beyond = bounds.estimate > margin or (sided == "two" and bounds.estimate < -margin)
