@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from awqbench.errors import InvalidMeasurement
 from awqbench.record.schema import Metric
@@ -30,8 +29,8 @@ from awqbench.suites.bands import (
 )
 from awqbench.suites.base import Context, Measurement, item_table
 from awqbench.suites.distances import Positions, bounded_divergences, divergences, joined
-from awqbench.suites.means import mean_metric
-from awqbench.suites.windows import text_windows
+from awqbench.suites.means import cluster_interval, mean_metric
+from awqbench.suites.windows import neighbours, text_windows
 
 Route = Literal["prefill", "decode"]
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
@@ -47,6 +46,7 @@ class Stretch:
     ids: list[int]
     protocol: str  # suite, text, window and budget, as they stand in metric ids
     frequency: Labels  # the frequency band of each predicted token
+    batch: str  # the neighbours that it is alike
 
     @property
     def file(self) -> str:
@@ -58,10 +58,9 @@ class Stretch:
         """What its rows are called."""
         return f"{self.route}-{self.index:05d}"
 
-    @property
-    def cluster(self) -> str:
-        """Both paths read the same words: their rows are one cluster."""
-        return f"window-{self.index:05d}"
+    def cluster(self, what: str) -> str:
+        """A distance is about as large in a window as in its neighbours; a change of loss is not (docs/quality.md)."""
+        return f"window-{self.index:05d}" if what.startswith("log-ppl-ratio") else self.batch
 
 
 def stretches(context: Context) -> list[Stretch]:
@@ -70,17 +69,18 @@ def stretches(context: Context) -> list[Stretch]:
     windows = text_windows(context, spec.text, spec.window, spec.windows)
     bands = frequency_bands(np.asarray(windows.text))
 
-    def stretch(route: Route, index: int, ids: list[int], budget: int) -> Stretch:
+    def stretch(route: Route, index: int, ids: list[int], batch: str, budget: int) -> Stretch:
         name = f"{spec.kind}/{windows.protocol(len(ids), budget)}"
-        return Stretch(route, index, ids, name, np.array([bands[token] for token in ids[1:]]))
+        return Stretch(route, index, ids, name, np.array([bands[token] for token in ids[1:]]), batch)
 
-    numbered = list(zip(windows.places, windows.ids, strict=True))
-    found = [stretch("prefill", i, ids, spec.windows) for i, ids in numbered]
+    numbered = list(zip(windows.places, windows.ids, neighbours(windows.places), strict=True))
+    found = [stretch("prefill", i, ids, batch, spec.windows) for i, ids, batch in numbered]
     if spec.decode_windows:
         # The decode windows are the starts of the prefill windows: the same text on both paths.
         length = min(spec.decode_window, spec.window)
-        starts = numbered[: context.budget(spec.decode_windows)]
-        found += [stretch("decode", i, ids[:length], spec.decode_windows) for i, ids in starts]
+        places = windows.places[: context.budget(spec.decode_windows)]
+        starts = zip(places, windows.ids, neighbours(places), strict=False)
+        found += [stretch("decode", i, ids[:length], batch, spec.decode_windows) for i, ids, batch in starts]
     return found
 
 
@@ -121,7 +121,7 @@ def measure(context: Context) -> Measurement:
 
 def _row(what: str, stretch: Stretch, positions: Positions) -> dict[str, Any]:
     return {
-        "metric": _name(stretch, what), "item_id": stretch.item, "cluster": stretch.cluster,
+        "metric": _name(stretch, what), "item_id": stretch.item, "cluster": stretch.cluster(what),
         "score": float(positions.values[what].mean()), "tokens": len(positions),
     }  # fmt: skip
 
@@ -198,7 +198,10 @@ def _metric(what: str, windows: list[tuple[Stretch, Positions]]) -> Metric:
     stretch, first = windows[0]
     means = np.array([positions.values[what].mean() for _, positions in windows])
     pooled = np.concatenate([positions.values[what] for _, positions in windows])
-    half = float(stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)) if len(means) > 1 else None
+    value = float(means.mean())
+    low, high = cluster_interval(means, [stretch.cluster(what) for stretch, _ in windows])
+    if low is None and len(means) > 1:
+        low = high = value  # no spread: the same model
     signed = what == "log-ppl-ratio"
     detail: dict[str, Any] = {"positions": len(pooled), "max": float(pooled.max())}
     if _unit(what) != "share of positions":
@@ -207,15 +210,14 @@ def _metric(what: str, windows: list[tuple[Stretch, Positions]]) -> Metric:
         detail["perplexity_ratio"] = float(np.exp(means.mean()))
     if first.top is not None and what.startswith("kl"):
         detail["reference_mass_outside"] = float(np.concatenate([p.outside for _, p in windows]).mean())
-    value = float(means.mean())
     least = -math.inf if signed else 0.0
     return Metric(
         id=_name(stretch, what),
         value=value,
         unit=_unit(what),
         n=len(means),
-        ci_low=max(least, value - half) if half is not None else None,
-        ci_high=value + half if half is not None else None,
+        ci_low=None if low is None else max(least, low),
+        ci_high=high,
         higher_is_better=False,
         pairing="to-reference",
         signed=signed,
@@ -237,7 +239,7 @@ def _by_band(windows: list[tuple[Stretch, Positions]]) -> tuple[list[Metric], li
         table = band_table(
             attribute,
             [
-                (s.cluster, own, {name: p.values[name] for name in figures})
+                (s.batch, own, {name: p.values[name] for name in figures})
                 for (s, p), own in zip(windows, labels, strict=True)
             ],
         )
@@ -246,7 +248,7 @@ def _by_band(windows: list[tuple[Stretch, Positions]]) -> tuple[list[Metric], li
             found = [
                 row
                 for (s, p), own in zip(windows, labels, strict=True)
-                for row in band_rows(name, attribute, own, p.values[what], s.item, s.cluster)
+                for row in band_rows(name, attribute, own, p.values[what], s.item, s.cluster(what))
             ]
             metric = mean_metric(
                 name,

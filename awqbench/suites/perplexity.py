@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
 
 from awqbench.record.schema import Metric
 from awqbench.sources.texts import resolve_text
@@ -18,7 +17,8 @@ from awqbench.spec import PerplexitySpec
 from awqbench.suites import rolling
 from awqbench.suites.base import Context, Measurement, item_table
 from awqbench.suites.documents import plain_documents, tokenizer_hash
-from awqbench.suites.windows import Windows, text_windows, windows_of
+from awqbench.suites.means import cluster_interval
+from awqbench.suites.windows import Windows, neighbours, text_windows, windows_of
 
 C4_DOCUMENTS, C4_WINDOWS = 1100, 256
 _TEXTS = {
@@ -101,9 +101,10 @@ def autocorrelation(losses: list[float]) -> float | None:
 
 
 def perplexity(losses: list[float]) -> tuple[float, float | None, float | None]:
-    """exp(mean) of window losses in nats, with a 95 % interval from Student's t over windows; none for one window."""
-    mean = float(np.mean(losses))
-    if len(losses) < 2:
-        return math.exp(mean), None, None
-    half = float(stats.t.ppf(0.975, len(losses) - 1) * np.std(losses, ddof=1) / math.sqrt(len(losses)))
-    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+    """exp(mean) of window losses in nats, in the order of the text, with its 95 % interval; none for one window.
+
+    Windows that follow each other are alike: the interval takes batches of neighbours as independent, not windows.
+    """
+    low, high = cluster_interval(np.asarray(losses), neighbours(range(len(losses))))
+    shown = [None if x is None else math.exp(x) for x in (low, high)]
+    return math.exp(np.mean(losses)), shown[0], shown[1]

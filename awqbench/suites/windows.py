@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from awqbench.errors import UserError
 from awqbench.sources.texts import resolve_text
+from awqbench.stats.batches import batches
 from awqbench.suites.base import Context, budget_suffix
 from awqbench.suites.likelihood import encode
 
@@ -51,6 +52,15 @@ def windows_of(
     places = context.chosen(available, budget)
     cut = [ids[i * window : (i + 1) * window] for i in places]
     return Windows(label, cut, places, available, context.draw, ids)
+
+
+def neighbours(places: Sequence[int]) -> list[str]:
+    """Each window's cluster where windows that follow each other are alike: the name of its batch, in order."""
+    codes = batches(len(places)).tolist()
+    ends: dict[int, list[int]] = {}
+    for code, place in zip(codes, places, strict=True):
+        ends.setdefault(code, []).append(place)
+    return [f"windows-{ends[code][0]:05d}-{ends[code][-1]:05d}" for code in codes]
 
 
 def check_window(context: Context, window: int) -> None:

@@ -79,6 +79,15 @@ def scores(rng: np.random.Generator, design: Design, runs: int, shape: str, shar
     return np.sqrt(shared) * common + np.sqrt(1 - shared) * own
 
 
+def autoregressive(rng: np.random.Generator, runs: int, n: int, rho: float) -> Floats:
+    """Windows of one text: normal values of mean 0 and variance 1 whose neighbours correlate by `rho`, AR(1)."""
+    values = rng.normal(size=(runs, n))
+    values[:, 1:] *= np.sqrt(1 - rho**2)
+    for at in range(1, n):
+        values[:, at] += rho * values[:, at - 1]
+    return values
+
+
 def flips(
     rng: np.random.Generator, design: Design, runs: int, worse: float, better: float, shared: float = 0.0
 ) -> Floats:

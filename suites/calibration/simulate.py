@@ -32,6 +32,8 @@ STUDIES: dict[str, Study] = {
     "mcnemar": single.study_mcnemar,
     "flips": single.study_flips,
     "means": single.study_means,
+    "batches": single.study_batches,
+    "documents": single.study_documents,
     "equivalence": single.study_equivalence,
     "bootstrap": single.study_bootstrap,
     "sign flip": single.study_sign_flip,

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-from designs import CLUSTERED, SHAPES, Design, alone, equal, flips, giant, scores
+from designs import CLUSTERED, SHAPES, Design, alone, autoregressive, equal, flips, giant, scores
 from rates import Rate, alarms, both_tails, tails
 
 from awqbench.stats import mcnemar, sign_flip
+from awqbench.stats.batches import batches
 from awqbench.stats.bootstrap import bootstrap_mean
 from awqbench.stats.clustered import clustered_mean
 from awqbench.stats.discordant import discordant_bounds
+from awqbench.stats.ratio import linearized
 from awqbench.stats.verdict import decide
 
 ITEMS = (20, 50, 200, 1000)
@@ -56,6 +58,31 @@ def study_means(rng: np.random.Generator, runs: int) -> Iterator[Rate]:
         yield from both_tails("means", scenario, *tails([clustered_mean(row, codes) for row in values], 0))
     same = clustered_mean(np.zeros(50), alone(50).codes)
     yield from both_tails("means", "all differences zero, 50 items", *tails([same] * runs, 0))
+
+
+def study_batches(rng: np.random.Generator, runs: int) -> Iterator[Rate]:
+    """Cluster-robust t over batches of neighbouring windows of one text, and what windows as clusters would give."""
+    for n, rho in [(n, rho) for n in (8, 16, 32, 64) for rho in (0.0, 0.3, 0.5)]:
+        values, scenario = autoregressive(rng, runs, n, rho), f"{n} windows, neighbours correlate by {rho:g}"
+        found = [clustered_mean(row, batches(n)) for row in values]
+        yield from both_tails("batches", scenario, *tails(found, 0))
+        plain = tails([clustered_mean(row, np.arange(n)) for row in values], 0)[0]
+        hits = float((plain < 0.05).sum())
+        yield Rate("batches", scenario, "passed, were windows independent", hits, runs, 0.05, "about")
+
+
+def study_documents(rng: np.random.Generator, runs: int) -> Iterator[Rate]:
+    """Loss per word of documents of unequal lengths: one model's figure, and the ratio of two models' figures.
+
+    Lengths are log-normal; a document's loss per word and its change are normal. Figures are compared as logarithms.
+    """
+    for n, spread in ((20, 0.8), (62, 0.8), (62, 0.3)):
+        words, codes = rng.lognormal(6, spread, (runs, n)), np.arange(n)
+        losses, changes = rng.normal(3, 0.4, (runs, n)), rng.normal(0.05, 0.02, (runs, n))
+        for name, values, truth in (("one figure", losses, 3.0), ("the ratio of two", changes, 0.05)):
+            found = [clustered_mean(linearized(row, own), codes) for row, own in zip(values, words, strict=True)]
+            scenario = f"{name}, {n} documents, spread of lengths {spread:g}"
+            yield from both_tails("documents", scenario, *tails(found, truth))
 
 
 def study_equivalence(rng: np.random.Generator, runs: int) -> Iterator[Rate]:

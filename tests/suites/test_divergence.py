@@ -130,7 +130,8 @@ def test_the_reference_against_its_own_record(tiny_llama: Path, tmp_path: Path) 
     found = items[items.metric == "divergence/pydoc-topics@160+2/prefill/kl-by-position"]
     assert found.group_position.tolist() == ["1-15", "16-63", "64-255"] * 2
     assert found.tokens.tolist() == [15, 48, 96] * 2
-    assert found.cluster.tolist() == ["window-00000"] * 3 + ["window-00001"] * 3
+    assert found.cluster.tolist() == ["windows-00000-00000"] * 3 + ["windows-00001-00001"] * 3
+    assert {(metric.ci_low, metric.ci_high) for metric in measured.metrics if "-by-" not in metric.id} == {(0.0, 0.0)}
     assert found.group_frequency.isna().all()
     # The decode path sees the same words as the prefill path, so its record is the prefill's, to rounding.
     prefill = np.fromfile(scratch / "prefill-00000.f32", np.float32).reshape(159, -1)[:11]

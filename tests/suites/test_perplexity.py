@@ -15,6 +15,7 @@ from awqbench.errors import UserError
 from awqbench.spec import parse_spec
 from awqbench.suites import perplexity
 from awqbench.suites.base import Context
+from awqbench.suites.windows import neighbours
 
 MakeContext = Callable[..., Context]
 
@@ -62,6 +63,21 @@ def test_budget_and_share_take_leading_windows(context: MakeContext, tmp_path: P
 
 def test_one_window_has_no_interval() -> None:
     assert perplexity.perplexity([1.0]) == (math.e, None, None)
+
+
+def test_the_interval_is_over_batches_of_neighbouring_windows() -> None:
+    """16 windows make 4 batches, here of 4 equal losses: t with 3 degrees of freedom, not 15."""
+    value, low, high = perplexity.perplexity([1.0] * 4 + [2.0] * 4 + [3.0] * 4 + [4.0] * 4)
+    half = 3.1824 * math.sqrt(5 / 3) / 2
+    assert (value, low, high) == pytest.approx((math.exp(2.5), math.exp(2.5 - half), math.exp(2.5 + half)), rel=1e-4)
+
+
+def test_neighbours_are_called_by_their_places() -> None:
+    assert (
+        neighbours(range(4, 12))
+        == ["windows-00004-00006"] * 3 + ["windows-00007-00009"] * 3 + ["windows-00010-00011"] * 2
+    )
+    assert neighbours([7]) == ["windows-00007-00007"]
 
 
 @pytest.mark.parametrize(
