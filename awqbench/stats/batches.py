@@ -6,13 +6,13 @@ import numpy as np
 
 from awqbench.stats.inputs import Codes
 
-FEWEST = 3
+FEWEST = 4  # three means hardly show their own skewness, and t with two degrees of freedom shows nothing else
 
 
 def batches(n: int) -> Codes:
     """The batch that each of `n` consecutive items belongs to, intp (n,): 0, 0, ..., 1, 1, ... of about equal sizes.
 
-    There are 1 + 0.4 n^(2/3) batches (rounded, at least 3 where n allows): 3 of 8 items, 4 of 16, 5 of 32, 7 of 64,
+    There are 1 + 0.4 n^(2/3) batches (rounded, at least 4 where n allows): 4 of 8 and of 16 items, 5 of 32, 7 of 64,
     11 of 128. Items correlate the less, the further they are apart, so the means of runs of neighbours are nearly
     independent where runs are long, and `clustered_mean` with batches as clusters is Student's t of these means. That
     many give t the degrees of freedom at which error and width were found in balance. Assumes one level and one spread

@@ -13,7 +13,15 @@ from awqbench.stats.clustered import clustered_mean
 
 @pytest.mark.parametrize(
     ("n", "sizes"),
-    [(1, [1]), (2, [1, 1]), (3, [1, 1, 1]), (8, [3, 3, 2]), (16, [4] * 4), (32, [7, 7, 6, 6, 6]), (64, [10] + [9] * 6)],
+    [
+        (1, [1]),
+        (2, [1, 1]),
+        (4, [1, 1, 1, 1]),
+        (8, [2, 2, 2, 2]),
+        (16, [4] * 4),
+        (32, [7, 7, 6, 6, 6]),
+        (64, [10] + [9] * 6),
+    ],
 )
 def test_golden_batches(n: int, sizes: list[int]) -> None:
     assert np.bincount(batches(n)).tolist() == sizes
@@ -25,7 +33,7 @@ def test_batches_are_runs_of_about_equal_sizes(n: int) -> None:
     assert codes.size == n
     assert set(np.diff(codes)) <= {0, 1}
     assert np.ptp(np.bincount(codes)) <= 1
-    assert codes.max() + 1 >= min(n, 3)
+    assert codes.max() + 1 >= min(n, 4)
 
 
 def test_the_interval_is_students_t_of_the_batches_means() -> None:
