@@ -48,11 +48,14 @@ def test_losses_and_members_by_cluster() -> None:
     assert set(codes) == set(range(50))
 
 
-def test_a_distance_is_its_own_loss() -> None:
+def test_a_distance_is_its_own_loss_drawn_by_itself_and_judged_in_batches() -> None:
     import draws
 
-    empty = Cell(BEFORE.result, pd.DataFrame())
-    assert draws.paired(empty, BEFORE, METRIC).loss.tolist() == [[1, 1], [1, 0], [1, 1]]
+    items = draws.paired(Cell(BEFORE.result, pd.DataFrame()), BEFORE, METRIC)
+    assert items.loss.tolist() == [[1], [1], [1], [0], [1], [1]]
+    loss, _, codes = items.drawn(8, np.random.default_rng(0))
+    assert loss.shape == (8,)
+    assert codes.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_equal_log_likelihoods_are_no_equal_answers() -> None:

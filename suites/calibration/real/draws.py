@@ -14,24 +14,30 @@ import pandas as pd
 
 from awqbench.compare.cell import Cell
 from awqbench.record.schema import GROUP_PREFIX
+from awqbench.stats.batches import batches
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Items:
-    """Per-item losses in equally large clusters, [clusters, items]; `member` marks the judged group's items alike."""
+    """Per-item losses in equally large clusters, [clusters, items]; `member` marks the judged group's items alike.
+
+    windows: of distances, each drawn by itself, and judged in batches as the gate takes neighbours of one text.
+    """
 
     loss: Floats
     member: npt.NDArray[np.bool_] | None = None
     binary: bool = False
+    windows: bool = False
 
     def drawn(self, n: int, rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
         """Losses, membership and cluster numbers of `n` clusters, flat."""
         which = rng.integers(0, len(self.loss), n)
         width = self.loss.shape[1]
         member = np.ones((n, width), dtype=np.bool_) if self.member is None else self.member[which]
-        return self.loss[which].ravel(), member.ravel(), np.repeat(np.arange(n), width)
+        codes = batches(n) if self.windows else np.repeat(np.arange(n), width)
+        return self.loss[which].ravel(), member.ravel(), codes
 
 
 def paired(reference: Cell, candidate: Cell, metric: str, group: tuple[str, str] | None = None) -> Items:
@@ -41,7 +47,9 @@ def paired(reference: Cell, candidate: Cell, metric: str, group: tuple[str, str]
     if group is not None:
         after = after[after[f"group_{group[0]}"].notna()]
     score = after["score"].to_numpy(np.float64)
-    if reference.items.empty:
+    windows = reference.items.empty
+    if windows:
+        after = after.assign(cluster=after["item_id"])
         loss = score
     else:
         before = reference.rows(metric).set_index("item_id")["score"].loc[after["item_id"]].to_numpy(np.float64)
@@ -52,9 +60,9 @@ def paired(reference: Cell, candidate: Cell, metric: str, group: tuple[str, str]
     if group is not None:
         member = (after[f"group_{group[0]}"] == group[1]).to_numpy(np.bool_)[order].reshape(clusters, -1)
     # As in the gate: right or wrong answers are binary; log-likelihoods that are all equal are not.
-    binary = not reference.items.empty and found is not None and found.pairing == "difference"
+    binary = not windows and found is not None and found.pairing == "difference"
     binary = binary and bool(np.isin(loss, (-1.0, 0.0, 1.0)).all())
-    return Items(loss[order].reshape(clusters, -1), member, binary)
+    return Items(loss[order].reshape(clusters, -1), member, binary, windows)
 
 
 def families(cell: Cell) -> list[list[str]]:
