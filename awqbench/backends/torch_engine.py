@@ -16,6 +16,8 @@ from awqbench.backends.generation import generate
 from awqbench.backends.stops import Stops
 from awqbench.quantization.memory import hold_freed
 from awqbench.runtime.attach import Runtime
+from awqbench.runtime.grouping import Batch, Ids, batches
+from awqbench.runtime.shared_prefix import SharedPrefix, padded
 
 # Rows of full-vocabulary log-probabilities made at once: 128 rows of a 128k vocabulary are 64 MiB.
 CHUNK_ROWS = 128
@@ -93,34 +95,50 @@ class TorchEngine(BackendBase):
         """See `Backend.score`.
 
         A sequence's last token is never an input, so sequences that differ only there (answers of one token to one
-        question) share a forward pass. Batches hold inputs of like length, padded on the right: a causal LM ignores it.
+        question) are one input. Inputs that begin alike have their beginning computed once, up to where scoring starts,
+        if the model bears it (`SharedPrefix`). Batches hold inputs of like length, padded on the right: a causal LM
+        ignores it.
         """
-        sharing: dict[tuple[int, ...], list[int]] = {}
-        for index, sequence in enumerate(sequences):
-            sharing.setdefault(tuple(sequence[:-1]), []).append(index)
-        order = sorted(sharing, key=lambda ids: (-len(ids), sharing[ids][0]))
+        owners: dict[Ids, list[int]] = {}
+        limits: dict[Ids, int] = {}
         done: dict[int, Scored] = {}
-        due = position = 0
-        while position < len(order):
-            size = max(1, min(self.batch_size, BATCH_TOKENS // max(1, len(order[position]))))
-            batch = order[position : position + size]
-            position += size
-            for ids, logits in zip(batch, self._forward_padded(batch), strict=True):
-                for index in sharing[ids]:
-                    done[index] = score_row(logits, sequences[index], starts[index])
+        for index, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
+            if start == len(sequence):
+                done[index] = score_row(torch.empty(0), sequence, start)
+                continue
+            ids = tuple(sequence[:-1])
+            owners.setdefault(ids, []).append(index)
+            limits[ids] = min(start - 1, limits.get(ids, start - 1))  # logits are needed from start - 1 on
+        due = 0
+        for batch in self._batches(limits):
+            for ids, logits in self._passes(batch):
+                for index in owners[ids]:
+                    done[index] = score_row(logits, sequences[index][batch.prefix :], starts[index] - batch.prefix)
+                del logits  # or they would still be there while the next ones are computed
             # Results leave in the caller's order, each as soon as all before it are there.
             while due in done:
                 yield done.pop(due)
                 due += 1
+        yield from (done[index] for index in range(due, len(sequences)))
 
-    def _forward_padded(self, inputs: list[tuple[int, ...]]) -> Tensor:
-        """Logits [inputs, longest, vocabulary]; what lies past an input's own length means nothing."""
-        ids = torch.zeros(len(inputs), max(1, *map(len, inputs)), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(inputs):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
-            mask[row, : len(sequence)] = 1
-        return self._forward(ids, None if bool(mask.all()) else mask)
+    def _batches(self, limits: dict[Ids, int]) -> list[Batch]:
+        found = batches(limits, self.batch_size, BATCH_TOKENS)
+        if all(not batch.prefix or batch.longest <= self._prefixes.limit for batch in found):
+            return found
+        bearable = {ids: limit if len(ids) <= self._prefixes.limit else 0 for ids, limit in limits.items()}
+        return batches(bearable, self.batch_size, BATCH_TOKENS)
+
+    def _passes(self, batch: Batch) -> Iterator[tuple[Ids, Tensor]]:
+        """Each input with the logits [rows, vocabulary] of what follows the batch's prefix."""
+        if batch.prefix:
+            yield from self._prefixes.passes(batch, self.batch_size, BATCH_TOKENS)
+        else:
+            inputs = [ids for (ids,) in batch.groups]
+            yield from zip(inputs, self._forward(*padded(inputs)), strict=True)
+
+    @cached_property
+    def _prefixes(self) -> SharedPrefix:
+        return SharedPrefix(self.model, self.device)
 
     def logprobs(self, ids: list[int], start: int, path: Path) -> Iterator[FloatArray]:
         """See `Backend.logprobs`."""

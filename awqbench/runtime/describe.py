@@ -68,7 +68,7 @@ def describe(model: Any) -> Description:
     rotary = getattr(base, "rotary_emb", None)
     if rotary is None:
         raise NotDescribed(f"{type(base).__name__} has no rotary embedding of its own")
-    limit = _limit(config)
+    limit = full_sight(config)
     probe.check_rotary(rotary, limit)
     last = probe.norm_weight(getattr(base, "norm", None), "the last norm")
     table = as_stored(embedding.weight)
@@ -169,11 +169,13 @@ def _check_linear(linear: Any, name: str) -> None:
         raise NotDescribed(f"{name} is a {type(linear).__name__} that is no linear layer in float32")
 
 
-def _limit(config: Any) -> int:
+def full_sight(config: Any) -> int:
     """Positions up to which every layer sees all that went before: the shortest window or chunk, if there is one."""
     limits = [int(getattr(config, "max_position_embeddings", 0) or 2048)]
     for key, value in config.to_dict().items():
-        if ("window" in key or "chunk" in key) and isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        # "max_window_layers" and "sliding_window_pattern" count layers.
+        length = ("window" in key or "chunk" in key) and not key.endswith(("_layers", "_pattern"))
+        if length and isinstance(value, int) and not isinstance(value, bool) and value > 0:
             limits.append(value)
     return min(limits)
 

@@ -46,12 +46,12 @@ def prove(model: Any, native: NativeModel) -> None:
         raise NotDescribed(f"its cache is another: {str(error).splitlines()[0]}") from None
     for position in range(PROMPT):
         found = alone.step(ids[:, position])
-    _compare(found, wanted[0])
+    compare(found, wanted[0])
     for position in range(PROMPT, length):
         column = ids[:, position : position + 1]
         logits = generic.feed(column)
-        _compare(behind.step(column[:, 0]), logits)
-        _compare(alone.step(column[:, 0]), logits)
+        compare(behind.step(column[:, 0]), logits)
+        compare(alone.step(column[:, 0]), logits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def prove_decoding(own: OwnLogits, begin: Callable[[int, int], Decoding]) -> Non
         found = [_decoded(begin(*ids.shape), ids) for ids in own.ids]
     for steps, wanted in zip(found, own.logits, strict=True):
         for step, logits in zip(steps, wanted, strict=True):
-            _compare(step, logits, own.tolerance)
+            compare(step, logits, own.tolerance)
 
 
 def prove_batch(model: Any, device: torch.device, begin: Begin, lengths: Sequence[int]) -> None:
@@ -133,7 +133,8 @@ def _decoded(decoding: Decoding, ids: Tensor, prompt: int = PROMPT) -> list[Tens
     return [decoding.feed(part).to(torch.float32, copy=True) for part in parts]  # the next call overwrites them
 
 
-def _compare(found: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) -> None:
+def compare(found: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) -> None:
+    """Raises NotDescribed for logits [..., vocabulary] that differ by more than the tolerance of a row's largest."""
     difference = float(((found - wanted).abs().amax(-1) / wanted.abs().amax(-1)).max())
     if not difference <= tolerance:
         raise NotDescribed(f"its logits differ from the model's own by {difference:.1e} of the largest")
