@@ -133,8 +133,7 @@ class TorchEngine(BackendBase):
         if batch.prefix:
             yield from self._prefixes.passes(batch, self.batch_size, BATCH_TOKENS)
         else:
-            inputs = [ids for (ids,) in batch.groups]
-            yield from zip(inputs, self._forward(*padded(inputs)), strict=True)
+            yield from zip(batch.inputs, self._forward(*padded(batch.inputs)), strict=True)
 
     @cached_property
     def _prefixes(self) -> SharedPrefix:

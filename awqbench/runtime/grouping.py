@@ -1,21 +1,32 @@
-"""Which inputs of a request begin alike, so that the beginning can be computed once. Standard library only."""
+"""Which inputs of a request begin alike, so that their beginning is computed once. Standard library only.
+
+Everything is counted in positions: what a forward pass takes for one more token. Where sharing would cost more than it
+saves, inputs stay whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from math import ceil
 
 Ids = tuple[int, ...]
+Group = tuple[Ids, ...]
 
-# A shorter beginning is computed with each input.
-LEAST = 8
-# So much of what a group costs without sharing must be saved: below, two passes of few tokens take as long as one.
-WORTH = 0.25
+# A shorter beginning is computed with each input, as is one that saves less than this share of its group's tokens.
+LEAST, WORTH = 8, 0.25
 # Inputs of one group at most: more would save next to nothing, and finding them takes time in proportion.
 MOST = 64
-# A batch's beginnings are cut to the shortest, by no more than this share of the longest.
-CUT = 0.125
+# What a forward pass costs besides its tokens (reading the weights), and a kept token that is repeated for a row, in
+# positions: measured with the demo model on one core of an Intel Xeon with AVX-512 (docs/tasks.md); on a GPU, where
+# weights are read faster but tokens cost far less, unmeasured.
+PASS, REPEAT = 30.0, 0.02
+
+
+# Tokens that rows may see, of all the tokens that a batch may have: bounds the keys and values of a layer, which are
+# repeated while it runs.
+SEEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +34,64 @@ class Batch:
     """Groups of inputs, each of which has its first `prefix` tokens in common. Without sharing `prefix` is 0."""
 
     prefix: int
-    groups: tuple[tuple[Ids, ...], ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def inputs(self) -> list[Ids]:
+        """All of them, by group."""
+        return [ids for group in self.groups for ids in group]
 
     @property
     def longest(self) -> int:
         """Tokens of its longest input."""
-        return max(len(ids) for group in self.groups for ids in group)
+        return max(map(len, self.inputs))
+
+    def pieces(self, size: int, tokens: int) -> Iterator[list[tuple[int, Ids]]]:
+        """Inputs, each with its group's number, for one pass behind the prefixes: at most `size` and `tokens`, the
+        longest first."""
+        waiting = [(number, ids) for number, group in enumerate(self.groups) for ids in group]
+        waiting.sort(key=lambda row: -len(row[1]))
+        while waiting:
+            longest = len(waiting[0][1])
+            count = max(1, min(size, tokens // (longest - self.prefix), SEEN * tokens // longest))
+            yield waiting[:count]
+            waiting = waiting[count:]
 
 
 def batches(limits: Mapping[Ids, int], size: int, tokens: int) -> list[Batch]:
     """Each input in one batch, the batch with the longest input first.
 
-    `limits` has for each input how many of its first tokens may be a prefix. A batch has at most `size` prefixes, or
-    inputs where nothing is shared, and at most `tokens` tokens of these, padding included; a longer one goes alone.
+    `limits` has for each input how many of its first tokens may be a prefix, fewer than all. A batch has at most `size`
+    prefixes, or inputs where nothing is shared, and at most `tokens` tokens of these, padding included; a longer one
+    goes alone.
     """
-    shared, alone = _groups(limits)
-    found = [*_together(shared, size, tokens), *_plain(alone, size, tokens)]
-    return sorted(found, key=lambda batch: -batch.longest)
+
+    def cost(found: Iterable[Batch]) -> float:
+        return sum(_cost(batch, size, tokens) for batch in found)
+
+    groups, alone = _groups(limits)
+    shared = []
+    for batch in _together(groups, size, tokens):
+        if cost([batch]) < cost(_plain(batch.inputs, size, tokens)):
+            shared.append(batch)
+        else:
+            alone += batch.inputs
+    plans = [_plain(list(limits), size, tokens), [*shared, *_plain(alone, size, tokens)]]
+    return sorted(min(plans, key=cost), key=lambda batch: -batch.longest)
 
 
-def _groups(limits: Mapping[Ids, int]) -> tuple[list[tuple[int, tuple[Ids, ...]]], list[Ids]]:
+def _cost(batch: Batch, size: int, tokens: int) -> float:
+    """Positions of a batch, padding included."""
+    if not batch.prefix:
+        return PASS + len(batch.groups) * batch.longest
+    total = PASS + len(batch.groups) * batch.prefix
+    for piece in batch.pieces(size, tokens):
+        longest = len(piece[0][1])
+        total += PASS + len(piece) * (longest - batch.prefix + REPEAT * longest)
+    return total
+
+
+def _groups(limits: Mapping[Ids, int]) -> tuple[list[tuple[int, Group]], list[Ids]]:
     """Groups with their common prefix's length, and the inputs that are in none: the split that saves most tokens.
 
     In lexicographic order all that begin alike stand together, so groups are runs, and the best split of the first n
@@ -52,25 +101,25 @@ def _groups(limits: Mapping[Ids, int]) -> tuple[list[tuple[int, tuple[Ids, ...]]
     alike = [_common(one, other) for one, other in pairwise(rows)]
     best = [(0, 0, 0)]  # of the first n inputs: tokens saved, where the last group begins, its prefix (0: no group)
     for end in range(1, len(rows) + 1):
-        found, prefix, cost = (best[end - 1][0], end - 1, 0), limits[rows[end - 1]], len(rows[end - 1])
+        found, prefix, whole = (best[end - 1][0], end - 1, 0), limits[rows[end - 1]], len(rows[end - 1])
         for begin in range(end - 2, max(end - MOST, 0) - 1, -1):
             prefix = min(prefix, alike[begin], limits[rows[begin]])
             if prefix < LEAST:
                 break
-            cost += len(rows[begin])
+            whole += len(rows[begin])
             saved = (end - begin - 1) * prefix
-            if saved >= WORTH * cost:
+            if saved >= WORTH * whole:
                 found = max(found, (best[begin][0] + saved, begin, prefix))
         best.append(found)
-    shared, alone, end = [], [ids for ids, limit in limits.items() if limit < LEAST], len(rows)
+    groups, alone, end = [], [ids for ids, limit in limits.items() if limit < LEAST], len(rows)
     while end:
         _, begin, prefix = best[end]
         if prefix:
-            shared.append((prefix, tuple(rows[begin:end])))
+            groups.append((prefix, tuple(rows[begin:end])))
         else:
             alone.append(rows[begin])
         end = begin
-    return shared, alone
+    return groups, alone
 
 
 def _common(one: Ids, other: Ids) -> int:
@@ -78,19 +127,36 @@ def _common(one: Ids, other: Ids) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _together(shared: list[tuple[int, tuple[Ids, ...]]], size: int, tokens: int) -> Iterator[Batch]:
-    """Groups of like prefixes, all cut to the shortest: no padding stands between a prefix and what follows it."""
-    waiting = sorted(shared, key=lambda group: -group[0])
-    while waiting:
-        longest = waiting[0][0]
-        fit = [g for g in waiting[: max(1, min(size, tokens // longest))] if g[0] >= (1 - CUT) * longest]
-        waiting = waiting[len(fit) :]
-        yield Batch(fit[-1][0], tuple(group for _, group in fit))
+def _together(groups: Sequence[tuple[int, Group]], size: int, tokens: int) -> Iterator[Batch]:
+    """Batches of groups: the split of the groups, by their prefixes, that is cheapest but for padding.
+
+    A batch's prefixes are cut to the shortest, so that no padding stands between a prefix and what follows it.
+    """
+    order = sorted(groups, key=lambda group: -group[0])
+    inputs = [0, *accumulate(len(group) for _, group in order)]
+    whole = [0, *accumulate(sum(map(len, group)) for _, group in order)]
+    best = [(0.0, 0)]  # of the first n groups: their cost, and where the last batch begins
+    for end, (prefix, _) in enumerate(order, 1):
+        splits = []
+        for begin in range(end - 1, max(0, end - max(1, min(size, tokens // prefix))) - 1, -1):
+            rows, length = inputs[end] - inputs[begin], whole[end] - whole[begin]
+            computed = prefix * (end - begin) + length - rows * prefix
+            cost = computed + REPEAT * length + PASS * (1 + ceil(rows / size))
+            splits.append((best[begin][0] + cost, begin))
+        best.append(min(splits))
+    end = len(order)
+    while end:
+        begin = best[end][1]
+        yield Batch(order[end - 1][0], tuple(group for _, group in order[begin:end]))
+        end = begin
 
 
-def _plain(alone: list[Ids], size: int, tokens: int) -> Iterator[Batch]:
+def _plain(alone: Sequence[Ids], size: int, tokens: int) -> list[Batch]:
+    """Inputs of like length."""
+    found = []
     waiting = sorted(alone, key=lambda ids: -len(ids))
     while waiting:
         count = max(1, min(size, tokens // len(waiting[0])))
-        yield Batch(0, tuple((ids,) for ids in waiting[:count]))
+        found.append(Batch(0, tuple((ids,) for ids in waiting[:count])))
         waiting = waiting[count:]
+    return found

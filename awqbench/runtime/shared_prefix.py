@@ -22,9 +22,6 @@ log = logging.getLogger(__name__)
 PREFIX = 9
 ROWS = ((1, 5), (0, 3), (1, 1), (0, 2))
 PIECES = (slice(0, 3), slice(3, 4), slice(1, 3))
-# Positions of a batch, its prefixes among them, for each token that a batch may have to compute: bounds the keys and
-# values of a layer, which are repeated while it runs.
-SEEN = 4
 
 
 class SharedPrefix:
@@ -52,15 +49,11 @@ class SharedPrefix:
     def passes(self, batch: Batch, size: int, tokens: int) -> Iterator[tuple[Ids, Tensor]]:
         """Each input of a batch with the logits [rows, vocabulary] of what follows its prefix; rows past its length
         mean nothing. At most `size` inputs and `tokens` tokens at a time."""
-        prefix, cache = batch.prefix, self.keep([group[0][: batch.prefix] for group in batch.groups])
-        waiting = [(owner, ids) for owner, group in enumerate(batch.groups) for ids in group]
-        waiting.sort(key=lambda row: -len(row[1]))
-        while waiting:
-            longest = len(waiting[0][1])
-            count = max(1, min(size, tokens // (longest - prefix), SEEN * tokens // longest))
-            owners, inputs = zip(*waiting[:count], strict=True)
-            waiting = waiting[count:]
-            yield from zip(inputs, self.follow(cache, prefix, owners, [ids[prefix:] for ids in inputs]), strict=True)
+        cache = self.keep([group[0][: batch.prefix] for group in batch.groups])
+        for piece in batch.pieces(size, tokens):
+            owners, inputs = zip(*piece, strict=True)
+            suffixes = [ids[batch.prefix :] for ids in inputs]
+            yield from zip(inputs, self.follow(cache, batch.prefix, owners, suffixes), strict=True)
 
     def keep(self, prefixes: Sequence[Ids]) -> Any:
         """The model's cache after equally long prefixes. Raises NotDescribed for more than keys and values in it."""
