@@ -62,7 +62,8 @@ def score_pairs(
 ) -> list[Scored]:
     """Score each continuation given its context, in order; `max_positions` counts context and continuation together.
 
-    A context that is too long loses its beginning, as in HFLM. Equal pairs are computed once. Raises
+    A context that is too long loses its beginning, as in HFLM. Equal pairs are computed once, and pairs of one context
+    are asked together, so that an engine may compute it once; the longest first. Raises
     InvalidMeasurement for a continuation that is empty or alone too long, or a log-probability that is not a number.
     """
     jobs: dict[tuple[tuple[int, ...], int], int] = {}
@@ -75,7 +76,11 @@ def score_pairs(
         sequence = (*context, *continuation)[-max_positions:]
         places.append(jobs.setdefault((sequence, len(sequence) - len(continuation)), len(jobs)))
     unique = list(jobs)
-    order = sorted(range(len(unique)), key=lambda i: (-len(unique[i][0]), i))
+    reach: dict[tuple[int, ...], int] = {}
+    for sequence, start in unique:
+        reach[sequence[:start]] = max(len(sequence), reach.get(sequence[:start], 0))
+    rank = {context: place for place, context in enumerate(sorted(reach, key=lambda context: -reach[context]))}
+    order = sorted(range(len(unique)), key=lambda i: rank[unique[i][0][: unique[i][1]]])
     scored: dict[int, Scored] = {}
     for low in range(0, len(order), REQUEST_SEQUENCES):
         piece = order[low : low + REQUEST_SEQUENCES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,9 +22,11 @@ class CountingScorer:
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, ...]] = []
+        self.starts: list[int] = []
 
     def score(self, sequences: Any, starts: Any, progress: Any = None) -> list[Scored]:
         self.asked += [tuple(s) for s in sequences]
+        self.starts += starts
         return [
             Scored(-np.array(s[start:], np.float32), np.array(s[start:], np.int32))
             for s, start in zip(sequences, starts, strict=True)
@@ -65,7 +68,11 @@ def test_order_truncation_and_duplicates(pairs: list[tuple[list[int], list[int]]
     results = score_pairs(scorer, pairs, max_positions=8)
     assert [result.nll for result in results] == [sum(continuation) for _, continuation in pairs]
     assert all(len(sequence) <= 8 for sequence in scorer.asked)
-    assert [len(s) for s in scorer.asked] == sorted((len(s) for s in scorer.asked), reverse=True)
+    contexts = [sequence[:start] for sequence, start in zip(scorer.asked, scorer.starts, strict=True)]
+    runs = [context for context, _ in groupby(contexts)]
+    assert len(runs) == len(set(runs)), "pairs of one context are asked together"
+    reach = [max(len(s) for s, own in zip(scorer.asked, contexts, strict=True) if own == context) for context in runs]
+    assert reach == sorted(reach, reverse=True)
     assert len(scorer.asked) == len({((*c, *t)[-8:], len(t)) for c, t in pairs})
 
 
