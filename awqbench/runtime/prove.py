@@ -113,7 +113,7 @@ def prove_batch(model: Any, device: torch.device, begin: Begin, lengths: Sequenc
             first = step == 0
             fed = ids[:, :longest] if first else ids[rows, longest + step - 1 : longest + step]
             found = together.feed(fed, padding if first and padded else None).float()
-            _compare(found, torch.cat([alone[row][step] for row in rows]), TOLERANCES[model.dtype])
+            compare(found, torch.cat([alone[row][step] for row in rows]), TOLERANCES[model.dtype])
             if step == 1 and together.keep([rows[-1], 0]):
                 rows = [rows[-1], 0]
 
