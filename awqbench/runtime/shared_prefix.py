@@ -43,7 +43,7 @@ class SharedPrefix:
             with torch.no_grad(), refusing():
                 return self._proved()
         except NotDescribed as reason:
-            log.info("sequences are scored from their first token on, each by itself: %s", reason)
+            log.warning("sequences are scored from their first token on, each by itself: %s", reason)
             return 0
 
     def passes(self, batch: Batch, size: int, tokens: int) -> Iterator[tuple[Ids, Tensor]]:
