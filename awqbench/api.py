@@ -20,7 +20,7 @@ from awqbench.fingerprint import model_hash
 from awqbench.gate import policy_hash
 from awqbench.job import PARITY
 from awqbench.plan import Plan, make_plan
-from awqbench.policies import declared
+from awqbench.policies import declared, refuse_unmeasured
 from awqbench.record.environment import hardware, packages
 from awqbench.record.files import content_key, write_model
 from awqbench.record.layout import RunDirectory
@@ -48,7 +48,9 @@ def run(spec: RunSpec | str | Path, out: str | Path, *, watcher: Watcher | None 
 
 def measure(spec: RunSpec, out: Path, watcher: Watcher, confirms: dict[str, str] | None = None) -> Run:
     """`run` on a checked spec. confirms: the cells of another run that this one measures again, with their keys."""
-    declared(spec)  # an unknown policy must cost nothing
+    rules = declared(spec)  # an unknown policy must cost nothing
+    if confirms is None:
+        refuse_unmeasured(rules, spec)
     model = resolve_model(spec.model.source, spec.model.revision, spec.model.trust_remote_code)
     plan = make_plan(spec, model, model_hash(model.path))
     directory = RunDirectory(out)

@@ -45,6 +45,17 @@ def declared(spec: RunSpec) -> Rules:
     return found
 
 
+def refuse_unmeasured(rules: Rules, spec: RunSpec) -> None:
+    """Raise UserError for a rule that no suite of the spec can yield a metric for: before anything is measured."""
+    kinds = sorted({suite.kind for suite in spec.suites.values()})
+    for gate in rules.gates:
+        if not gate.optional and gate.suite_kind not in (None, *kinds):
+            raise UserError(
+                f"gate on {gate.metric!r} matches no metric: the suites are of kind {', '.join(kinds)} (allowed: a"
+                " suite that measures it, or optional = true)"
+            )
+
+
 def _load(name: str, within: tuple[str, ...]) -> Rules:
     shipped = shipped_policies()
     path = shipped.get(name, Path(name))

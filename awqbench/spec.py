@@ -328,6 +328,12 @@ class GateSpec(Table):
         False, description="where no such metric was measured the rule is not applicable, instead of an error"
     )
 
+    @property
+    def suite_kind(self) -> str | None:
+        """The kind of suite whose metrics the pattern is about: ids begin with it. None where a wildcard does."""
+        kind = self.metric.split("/")[0]
+        return None if any(sign in kind for sign in "*?") else {"memory": "latency", "size": "latency"}.get(kind, kind)
+
 
 class Policy(Table):
     """A policy file."""

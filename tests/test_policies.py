@@ -15,7 +15,7 @@ from awqbench.commands.policies import items
 from awqbench.compare import Cell, compare_tables
 from awqbench.errors import UserError
 from awqbench.gate import judge, policy_hash
-from awqbench.policies import declared, load_policy, shipped_policies
+from awqbench.policies import declared, load_policy, refuse_unmeasured, shipped_policies
 from awqbench.record.schema import CellResult, Metric, Verdict
 from awqbench.spec import parse_spec
 from awqbench.suites.base import item_table
@@ -186,3 +186,17 @@ def test_the_commands_tell_the_rules_and_the_items_they_take() -> None:
     assert data["gates"][0]["items_needed"] == {"0.02": 2524, "0.05": 6309, "0.1": 12618}
     assert items(load_policy("strict").gates[0], 0.7) == []
     assert isinstance(CliRunner().invoke(app, ["policies", "show", "none"]).exception, UserError)
+
+
+def test_a_rule_that_nothing_measures_is_refused_before_anything_is_measured() -> None:
+    def check(metric: str, **rule: Any) -> None:
+        spec = parse_spec(
+            {"suites": {"tasks": {}, "latency": {}}, "gates": [{"metric": metric, "margin": 0.1, **rule}]}
+        )
+        refuse_unmeasured(declared(spec), spec)
+
+    for fits in ("tasks/*/acc", "*", "t*/acc", "size/checkpoint", "memory/*", "latency/ttft*"):
+        check(fits)
+    check("fairness/*/accuracy", optional=True)
+    with pytest.raises(UserError, match=r"'fairness/\*/accuracy' matches no metric.*kind latency, tasks .allowed"):
+        check("fairness/*/accuracy")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from awqbench.errors import UserError
+from awqbench.policies import declared, refuse_unmeasured
 from awqbench.presets import audit_engine, audit_spec, preset_text
 from awqbench.resources import content
 from awqbench.spec import parse_spec
@@ -22,6 +23,7 @@ def test_every_preset_is_a_spec_and_takes_a_model(name: str) -> None:
 
     spec = parse_spec(tomllib.loads(preset_text(name, 'a "quoted" model')))
     assert spec.model.source == 'a "quoted" model'
+    refuse_unmeasured(declared(spec), spec)
 
 
 def folder(place: Path, **config: Any) -> Path:

@@ -169,10 +169,8 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _may_have(cell: Cell, gate: GateSpec) -> bool:
-    """Whether a suite of the cell's kind could yield the rule's metric: ids begin with the kind."""
-    kind = gate.metric.split("/")[0]
-    belongs = {"memory": "latency", "size": "latency"}.get(kind, kind)
-    return any(sign in kind for sign in "*?") or cell.result.kind == belongs
+    """Whether a suite of the cell's kind could yield the rule's metric."""
+    return gate.suite_kind in (None, cell.result.kind)
 
 
 def _missing(gate: GateSpec, cell: Cell, cells: Sequence[Cell], wanted: set[str]) -> list[str]:
