@@ -7,7 +7,6 @@ and every candidate is held against the same bytes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from awqbench.suites.bands import (
 )
 from awqbench.suites.base import Context, Measurement, item_table
 from awqbench.suites.distances import Positions, bounded_divergences, divergences, joined
-from awqbench.suites.means import cluster_interval, mean_metric
+from awqbench.suites.means import mean_metric
 from awqbench.suites.windows import neighbours, text_windows
 
 Route = Literal["prefill", "decode"]
@@ -198,10 +197,6 @@ def _metric(what: str, windows: list[tuple[Stretch, Positions]]) -> Metric:
     stretch, first = windows[0]
     means = np.array([positions.values[what].mean() for _, positions in windows])
     pooled = np.concatenate([positions.values[what] for _, positions in windows])
-    value = float(means.mean())
-    low, high = cluster_interval(means, [stretch.cluster(what) for stretch, _ in windows])
-    if low is None and len(means) > 1:
-        low = high = value  # no spread: the same model
     signed = what == "log-ppl-ratio"
     detail: dict[str, Any] = {"positions": len(pooled), "max": float(pooled.max())}
     if _unit(what) != "share of positions":
@@ -210,18 +205,15 @@ def _metric(what: str, windows: list[tuple[Stretch, Positions]]) -> Metric:
         detail["perplexity_ratio"] = float(np.exp(means.mean()))
     if first.top is not None and what.startswith("kl"):
         detail["reference_mass_outside"] = float(np.concatenate([p.outside for _, p in windows]).mean())
-    least = -math.inf if signed else 0.0
-    return Metric(
-        id=_name(stretch, what),
-        value=value,
+    return mean_metric(
+        _name(stretch, what),
+        means.tolist(),
+        [stretch.cluster(what) for stretch, _ in windows],
         unit=_unit(what),
-        n=len(means),
-        ci_low=None if low is None else max(least, low),
-        ci_high=high,
+        protocol=f"{_how(stretch, first, what)}; mean over {len(means)} windows of window means",
         higher_is_better=False,
         pairing="to-reference",
         signed=signed,
-        protocol=f"{_how(stretch, first, what)}; mean over {len(means)} windows of window means",
         detail=detail,
     )
 
@@ -250,18 +242,20 @@ def _by_band(windows: list[tuple[Stretch, Positions]]) -> tuple[list[Metric], li
                 for (s, p), own in zip(windows, labels, strict=True)
                 for row in band_rows(name, attribute, own, p.values[what], s.item, s.cluster(what))
             ]
-            metric = mean_metric(
-                name,
-                [row["score"] for row in found],
-                [row["cluster"] for row in found],
-                unit=_unit(what),
-                protocol=f"{_how(stretch, first, what)}; mean over windows and bands of the band's mean in the "
-                f"window; bands: {definition}",
-                higher_is_better=False,
-                pairing="to-reference",
-                detail={"attribute": attribute, "bands": table},
+            metrics.append(
+                mean_metric(
+                    name,
+                    [row["score"] for row in found],
+                    [row["cluster"] for row in found],
+                    unit=_unit(what),
+                    protocol=f"{_how(stretch, first, what)}; mean over windows and bands of the band's mean in the "
+                    f"window; bands: {definition}",
+                    higher_is_better=False,
+                    pairing="to-reference",
+                    signed=what == "log-ppl-ratio",
+                    detail={"attribute": attribute, "bands": table},
+                )
             )
-            metrics.append(metric.model_copy(update={"signed": what == "log-ppl-ratio"}))
             rows += found
     return metrics, rows
 

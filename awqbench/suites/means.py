@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,27 +23,38 @@ def mean_metric(
     protocol: str,
     higher_is_better: bool | None,
     pairing: Pairing = "difference",
+    signed: bool = False,
     bounds: tuple[float, float] | None = None,
     level: float = 0.95,
     detail: dict[str, Any] | None = None,
 ) -> Metric:
     """The mean of the scores as a Metric; `log-ratio` metrics show exp(mean).
 
-    `bounds` are the smallest and largest possible score, where there are such. Raises InvalidMeasurement for no items
-    or scores that are not finite.
+    `bounds` are the smallest and largest possible score, where there are such. Of scores `to-reference` the interval
+    ends at zero unless they are `signed`, and is the mean itself where clusters do not differ: two models that are the
+    same to the last bit are no guess. Raises InvalidMeasurement for no items, scores that are not finite, or a mean
+    whose exponential is not.
     """
     values = np.asarray(scores, np.float64)
     if not len(values) or not np.isfinite(values).all():
         raise InvalidMeasurement(f"{id}: {'no items' if not len(values) else 'a score is not finite'}")
     mean = float(values.mean())
     low, high = cluster_interval(values, clusters, level, bounds)
+    different = len(set(clusters))
+    if pairing == "to-reference":
+        if low is None and different > 1:
+            low = high = mean
+        if low is not None and not signed:
+            low = max(0.0, low)
     if pairing == "log-ratio":
-        mean = float(np.exp(mean))
-        low, high = (None if x is None else float(np.exp(x)) for x in (low, high))
+        try:
+            mean, low, high = math.exp(mean), *(None if x is None else math.exp(x) for x in (low, high))
+        except OverflowError:
+            raise InvalidMeasurement(f"{id}: a mean of {mean:g} nats has no finite exponential") from None
     return Metric(
         id=id, value=mean, unit=unit, n=len(values), ci_low=low, ci_high=high, ci_level=level, protocol=protocol,
-        higher_is_better=higher_is_better, pairing=pairing,
-        detail={"clusters": len(set(clusters)), **(detail or {})},
+        higher_is_better=higher_is_better, pairing=pairing, signed=signed,
+        detail={"clusters": different, **(detail or {})},
     )  # fmt: skip
 
 

@@ -7,17 +7,14 @@ differ in how the text is made of documents (LightCompress); `rolling` has those
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from awqbench.record.schema import Metric
 from awqbench.sources.texts import resolve_text
 from awqbench.spec import PerplexitySpec
 from awqbench.suites import rolling
 from awqbench.suites.base import Context, Measurement, item_table
 from awqbench.suites.documents import plain_documents, tokenizer_hash
-from awqbench.suites.means import cluster_interval
+from awqbench.suites.means import mean_metric
 from awqbench.suites.windows import Windows, neighbours, text_windows, windows_of
 
 C4_DOCUMENTS, C4_WINDOWS = 1100, 256
@@ -42,7 +39,6 @@ def measure(context: Context) -> Measurement:
     scored = context.worker.score(windows.ids, [1] * len(windows.ids), context.progress)
     losses = [item.nll / len(item.logprobs) for item in scored]
     name = f"perplexity/{windows.protocol(spec.window, spec.windows)}"
-    value, low, high = perplexity(losses)
     rows = [
         {
             "metric": name, "item_id": f"window-{i:05d}", "cluster": f"window-{i:05d}", "score": loss, "nll": s.nll,
@@ -50,13 +46,11 @@ def measure(context: Context) -> Measurement:
         }
         for i, loss, s in zip(windows.places, losses, scored, strict=True)
     ]  # fmt: skip
-    metric = Metric(
-        id=name,
-        value=value,
+    metric = mean_metric(
+        name,
+        losses,
+        neighbours(windows.places),  # windows that follow each other are alike; two models' differences are not
         unit="perplexity",
-        n=len(losses),
-        ci_low=low,
-        ci_high=high,
         higher_is_better=False,
         pairing="log-ratio",
         protocol=f"{len(losses)} non-overlapping windows of {spec.window} tokens ({spec.window - 1} predicted each), "
@@ -98,13 +92,3 @@ def autocorrelation(losses: list[float]) -> float | None:
     if len(values) < 4 or np.ptp(values[:-1]) == 0 or np.ptp(values[1:]) == 0:
         return None
     return float(np.corrcoef(values[:-1], values[1:])[0, 1])
-
-
-def perplexity(losses: list[float]) -> tuple[float, float | None, float | None]:
-    """exp(mean) of window losses in nats, in the order of the text, with its 95 % interval; none for one window.
-
-    Windows that follow each other are alike: the interval takes batches of neighbours as independent, not windows.
-    """
-    low, high = cluster_interval(np.asarray(losses), neighbours(range(len(losses))))
-    shown = [None if x is None else math.exp(x) for x in (low, high)]
-    return math.exp(np.mean(losses)), shown[0], shown[1]

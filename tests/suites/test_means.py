@@ -62,3 +62,28 @@ def test_log_ratio_shows_the_exponential() -> None:
 def test_nothing_to_measure(scores: list[float], message: str) -> None:
     with pytest.raises(InvalidMeasurement, match=message):
         mean_metric("m", scores, ["a"] * len(scores), unit="", protocol="", higher_is_better=None)
+
+
+def distance(scores: list[float], clusters: list[str], *, signed: bool = False) -> tuple[float | None, float | None]:
+    found = mean_metric(
+        "kl", scores, clusters, unit="nats", protocol="", higher_is_better=False, pairing="to-reference", signed=signed
+    )
+    return found.ci_low, found.ci_high
+
+
+def test_a_distance_is_never_below_zero_and_a_change_may_be() -> None:
+    low, high = distance([0.0, 1.0], ["a", "b"])
+    assert low == 0.0
+    assert high == pytest.approx(0.5 + stats.t.ppf(0.975, 1) * 0.5)
+    assert distance([0.0, 1.0], ["a", "b"], signed=True)[0] == pytest.approx(0.5 - stats.t.ppf(0.975, 1) * 0.5)
+
+
+def test_equal_distances_are_no_guess_unless_there_is_one_cluster() -> None:
+    assert distance([0.0, 0.0], ["a", "b"]) == (0.0, 0.0)
+    assert distance([-0.5, -0.5], ["a", "b"], signed=True) == (-0.5, -0.5)
+    assert distance([0.0, 0.0], ["a", "a"]) == (None, None)
+
+
+def test_a_mean_without_a_finite_exponential() -> None:
+    with pytest.raises(InvalidMeasurement, match="p: a mean of 800 nats has no finite exponential"):
+        mean_metric("p", [800.0, 800.0], ["a", "b"], unit="", protocol="", higher_is_better=False, pairing="log-ratio")

@@ -15,6 +15,7 @@ from awqbench.errors import UserError
 from awqbench.spec import parse_spec
 from awqbench.suites import perplexity
 from awqbench.suites.base import Context
+from awqbench.suites.means import mean_metric
 from awqbench.suites.windows import neighbours
 
 MakeContext = Callable[..., Context]
@@ -61,15 +62,23 @@ def test_budget_and_share_take_leading_windows(context: MakeContext, tmp_path: P
     assert half.items["score"].tolist() == whole.items["score"].tolist()[:1]
 
 
-def test_one_window_has_no_interval() -> None:
-    assert perplexity.perplexity([1.0]) == (math.e, None, None)
+def test_the_interval_is_over_batches_of_neighbouring_windows(context: MakeContext, tmp_path: Path) -> None:
+    text = tmp_path / "t.txt"
+    text.write_text("a quick brown fox jumps over the lazy dog. " * 40)
+    for windows, clusters in ((16, 4), (1, 1)):
+        (metric,) = perplexity.measure(context(text, 8, windows=windows)).metrics
+        assert (metric.n, metric.detail["clusters"]) == (windows, clusters)
+        assert (metric.ci_low is None) == (windows == 1)
 
 
-def test_the_interval_is_over_batches_of_neighbouring_windows() -> None:
-    """16 windows make 4 batches, here of 4 equal losses: t with 3 degrees of freedom, not 15."""
-    value, low, high = perplexity.perplexity([1.0] * 4 + [2.0] * 4 + [3.0] * 4 + [4.0] * 4)
+def test_sixteen_windows_have_three_degrees_of_freedom() -> None:
+    """They make 4 batches, here of 4 equal losses: t with 3 degrees of freedom, not 15."""
+    losses = [1.0] * 4 + [2.0] * 4 + [3.0] * 4 + [4.0] * 4
+    clusters = neighbours(range(16))
+    found = mean_metric("p", losses, clusters, unit="", protocol="", higher_is_better=False, pairing="log-ratio")
     half = 3.1824 * math.sqrt(5 / 3) / 2
-    assert (value, low, high) == pytest.approx((math.exp(2.5), math.exp(2.5 - half), math.exp(2.5 + half)), rel=1e-4)
+    assert found.value == math.exp(2.5)
+    assert (found.ci_low, found.ci_high) == pytest.approx((math.exp(2.5 - half), math.exp(2.5 + half)), rel=1e-4)
 
 
 def test_neighbours_are_called_by_their_places() -> None:
