@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from awqbench.record.reader import Run
+from awqbench.report.html import html
 from awqbench.report.markdown import cell, markdown
 
 
@@ -33,3 +34,13 @@ def test_markup_in_names_stays_text(run: Run) -> None:
     run.manifest.model["label"] = "<img src=x> | @everyone"
     assert "<img" not in markdown(run)
     assert "@everyone" not in markdown(run)
+
+
+def test_a_plan_from_few_clusters_is_said_to_be_a_lower_bound(run: Run) -> None:
+    assert run.verdict
+    (rule,) = [r for r in run.verdict.rules if r.n_needed is not None and r.group is None]
+    assert not rule.n_needed_at_least
+    for bound, said in ((False, f" of {rule.n_needed:,}"), (True, f" of at least {rule.n_needed:,}")):
+        rule.n_needed_at_least = bound
+        assert f"| {rule.n:,}{said} |" in markdown(run).replace("\u00a0", " ")
+        assert f">{said.strip()} needed<" in html(run)
