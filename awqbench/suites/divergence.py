@@ -58,7 +58,7 @@ class Stretch:
         return f"{self.route}-{self.index:05d}"
 
     def cluster(self, what: str) -> str:
-        """A distance is about as large in a window as in its neighbours; a change of loss is not (docs/quality.md)."""
+        """A distance is about as large in a window as in its neighbours; a change of loss less so (docs/quality.md)."""
         return f"window-{self.index:05d}" if what.startswith("log-ppl-ratio") else self.batch
 
 
