@@ -16,7 +16,7 @@ from awqbench.backends.generation import generate
 from awqbench.backends.stops import Stops
 from awqbench.quantization.memory import hold_freed
 from awqbench.runtime.attach import Runtime
-from awqbench.runtime.grouping import Batch, Ids, batches
+from awqbench.runtime.grouping import PASS, Batch, Ids, Pass, batches
 from awqbench.runtime.shared_prefix import SharedPrefix, padded
 
 # Rows of full-vocabulary log-probabilities made at once: 128 rows of a 128k vocabulary are 64 MiB.
@@ -122,18 +122,22 @@ class TorchEngine(BackendBase):
         yield from (done[index] for index in range(due, len(sequences)))
 
     def _batches(self, limits: dict[Ids, int]) -> list[Batch]:
-        found = batches(limits, self.batch_size, BATCH_TOKENS)
+        found = batches(limits, self._pass)
         if all(not batch.prefix or batch.longest <= self._prefixes.limit for batch in found):
             return found
         bearable = {ids: limit if len(ids) <= self._prefixes.limit else 0 for ids, limit in limits.items()}
-        return batches(bearable, self.batch_size, BATCH_TOKENS)
+        return batches(bearable, self._pass)
 
     def _passes(self, batch: Batch) -> Iterator[tuple[Ids, Tensor]]:
         """Each input with the logits [rows, vocabulary] of what follows the batch's prefix."""
         if batch.prefix:
-            yield from self._prefixes.passes(batch, self.batch_size, BATCH_TOKENS)
+            yield from self._prefixes.passes(batch, self._pass)
         else:
             yield from zip(batch.inputs, self._forward(*padded(batch.inputs)), strict=True)
+
+    @property
+    def _pass(self) -> Pass:
+        return Pass(self.batch_size, BATCH_TOKENS, PASS.get(self.device.type, PASS["cuda"]))
 
     @cached_property
     def _prefixes(self) -> SharedPrefix:

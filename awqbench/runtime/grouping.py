@@ -18,15 +18,22 @@ Group = tuple[Ids, ...]
 LEAST, WORTH = 8, 0.25
 # Inputs of one group at most: more would save next to nothing, and finding them takes time in proportion.
 MOST = 64
-# What a forward pass costs besides its tokens (reading the weights), and a kept token that is repeated for a row, in
-# positions: measured with the demo model on one core of an Intel Xeon with AVX-512 (docs/tasks.md); on a GPU, where
-# weights are read faster but tokens cost far less, unmeasured.
-PASS, REPEAT = 30.0, 0.02
-
-
+# What a forward pass costs besides its tokens (its weights are read once more), by device, and what a kept token costs
+# that is repeated for a row; in positions. Measured with the demo model on one core of an Intel Xeon with AVX-512
+# (docs/tasks.md). On a GPU a few hundred tokens take as long as one: unmeasured, by the rates of an H100's data sheet.
+PASS, REPEAT = {"cpu": 30.0, "cuda": 250.0}, 0.02
 # Tokens that rows may see, of all the tokens that a batch may have: bounds the keys and values of a layer, which are
 # repeated while it runs.
 SEEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a forward pass may hold, inputs and tokens with their padding, and what it costs besides these tokens."""
+
+    size: int
+    tokens: int
+    cost: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,48 +53,46 @@ class Batch:
         """Tokens of its longest input."""
         return max(map(len, self.inputs))
 
-    def pieces(self, size: int, tokens: int) -> Iterator[list[tuple[int, Ids]]]:
-        """Inputs, each with its group's number, for one pass behind the prefixes: at most `size` and `tokens`, the
-        longest first."""
+    def pieces(self, each: Pass) -> Iterator[list[tuple[int, Ids]]]:
+        """Inputs, each with its group's number, for one pass behind the prefixes; the longest first."""
         waiting = [(number, ids) for number, group in enumerate(self.groups) for ids in group]
         waiting.sort(key=lambda row: -len(row[1]))
         while waiting:
             longest = len(waiting[0][1])
-            count = max(1, min(size, tokens // (longest - self.prefix), SEEN * tokens // longest))
+            count = max(1, min(each.size, each.tokens // (longest - self.prefix), SEEN * each.tokens // longest))
             yield waiting[:count]
             waiting = waiting[count:]
 
 
-def batches(limits: Mapping[Ids, int], size: int, tokens: int) -> list[Batch]:
+def batches(limits: Mapping[Ids, int], each: Pass) -> list[Batch]:
     """Each input in one batch, the batch with the longest input first.
 
-    `limits` has for each input how many of its first tokens may be a prefix, fewer than all. A batch has at most `size`
-    prefixes, or inputs where nothing is shared, and at most `tokens` tokens of these, padding included; a longer one
-    goes alone.
+    `limits` has for each input how many of its first tokens may be a prefix, fewer than all. A batch's prefixes, or its
+    inputs where nothing is shared, fit one pass; an input that is too long for any goes alone.
     """
 
     def cost(found: Iterable[Batch]) -> float:
-        return sum(_cost(batch, size, tokens) for batch in found)
+        return sum(_cost(batch, each) for batch in found)
 
     groups, alone = _groups(limits)
     shared = []
-    for batch in _together(groups, size, tokens):
-        if cost([batch]) < cost(_plain(batch.inputs, size, tokens)):
+    for batch in _together(groups, each):
+        if cost([batch]) < cost(_plain(batch.inputs, each)):
             shared.append(batch)
         else:
             alone += batch.inputs
-    plans = [_plain(list(limits), size, tokens), [*shared, *_plain(alone, size, tokens)]]
+    plans = [_plain(list(limits), each), [*shared, *_plain(alone, each)]]
     return sorted(min(plans, key=cost), key=lambda batch: -batch.longest)
 
 
-def _cost(batch: Batch, size: int, tokens: int) -> float:
+def _cost(batch: Batch, each: Pass) -> float:
     """Positions of a batch, padding included."""
     if not batch.prefix:
-        return PASS + len(batch.groups) * batch.longest
-    total = PASS + len(batch.groups) * batch.prefix
-    for piece in batch.pieces(size, tokens):
+        return each.cost + len(batch.groups) * batch.longest
+    total = each.cost + len(batch.groups) * batch.prefix
+    for piece in batch.pieces(each):
         longest = len(piece[0][1])
-        total += PASS + len(piece) * (longest - batch.prefix + REPEAT * longest)
+        total += each.cost + len(piece) * (longest - batch.prefix + REPEAT * longest)
     return total
 
 
@@ -127,7 +132,7 @@ def _common(one: Ids, other: Ids) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _together(groups: Sequence[tuple[int, Group]], size: int, tokens: int) -> Iterator[Batch]:
+def _together(groups: Sequence[tuple[int, Group]], each: Pass) -> Iterator[Batch]:
     """Batches of groups: the split of the groups, by their prefixes, that is cheapest but for padding.
 
     A batch's prefixes are cut to the shortest, so that no padding stands between a prefix and what follows it.
@@ -138,10 +143,10 @@ def _together(groups: Sequence[tuple[int, Group]], size: int, tokens: int) -> It
     best = [(0.0, 0)]  # of the first n groups: their cost, and where the last batch begins
     for end, (prefix, _) in enumerate(order, 1):
         splits = []
-        for begin in range(end - 1, max(0, end - max(1, min(size, tokens // prefix))) - 1, -1):
+        for begin in range(end - 1, max(0, end - max(1, min(each.size, each.tokens // prefix))) - 1, -1):
             rows, length = inputs[end] - inputs[begin], whole[end] - whole[begin]
             computed = prefix * (end - begin) + length - rows * prefix
-            cost = computed + REPEAT * length + PASS * (1 + ceil(rows / size))
+            cost = computed + REPEAT * length + each.cost * (1 + ceil(rows / each.size))
             splits.append((best[begin][0] + cost, begin))
         best.append(min(splits))
     end = len(order)
@@ -151,12 +156,12 @@ def _together(groups: Sequence[tuple[int, Group]], size: int, tokens: int) -> It
         end = begin
 
 
-def _plain(alone: Sequence[Ids], size: int, tokens: int) -> list[Batch]:
+def _plain(alone: Sequence[Ids], each: Pass) -> list[Batch]:
     """Inputs of like length."""
     found = []
     waiting = sorted(alone, key=lambda ids: -len(ids))
     while waiting:
-        count = max(1, min(size, tokens // len(waiting[0])))
+        count = max(1, min(each.size, each.tokens // len(waiting[0])))
         found.append(Batch(0, tuple((ids,) for ids in waiting[:count])))
         waiting = waiting[count:]
     return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from awqbench.runtime.describe import full_sight
-from awqbench.runtime.grouping import Batch, Ids
+from awqbench.runtime.grouping import Batch, Ids, Pass
 from awqbench.runtime.probe import NotDescribed
 from awqbench.runtime.prove import TOLERANCES, compare, refusing
 
@@ -46,11 +46,11 @@ class SharedPrefix:
             log.warning("sequences are scored from their first token on, each by itself: %s", reason)
             return 0
 
-    def passes(self, batch: Batch, size: int, tokens: int) -> Iterator[tuple[Ids, Tensor]]:
+    def passes(self, batch: Batch, each: Pass) -> Iterator[tuple[Ids, Tensor]]:
         """Each input of a batch with the logits [rows, vocabulary] of what follows its prefix; rows past its length
-        mean nothing. At most `size` inputs and `tokens` tokens at a time."""
+        mean nothing."""
         cache = self.keep([group[0][: batch.prefix] for group in batch.groups])
-        for piece in batch.pieces(size, tokens):
+        for piece in batch.pieces(each):
             owners, inputs = zip(*piece, strict=True)
             suffixes = [ids[batch.prefix :] for ids in inputs]
             yield from zip(inputs, self.follow(cache, batch.prefix, owners, suffixes), strict=True)

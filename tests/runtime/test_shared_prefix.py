@@ -65,7 +65,7 @@ QUESTIONS = questions((12, 3, 1, 2, 3), (40, 1, 6, 2), (11, 2, 2, 4), (38, 3, 3,
 @pytest.fixture
 def cheap(monkeypatch):
     """Even tiny questions are worth sharing."""
-    monkeypatch.setattr(grouping, "PASS", 1.0)
+    monkeypatch.setitem(grouping.PASS, "cpu", 1.0)
 
 
 @torch.no_grad()
@@ -149,8 +149,9 @@ requests = st.lists(few.flatmap(lambda ids: st.tuples(st.just(ids), st.integers(
 def test_any_request_scores_as_if_nothing_were_shared(llama, request, batch_size):
     """Duplicates, sequences that begin others, start 1, nothing to score: in the caller's order."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("PASS", "REPEAT", "WORTH"):
+        for name in ("REPEAT", "WORTH"):
             patch.setattr(grouping, name, 0.0)
+        patch.setitem(grouping.PASS, "cpu", 0.0)
         patch.setattr(grouping, "LEAST", 1)
         sequences, starts = [list(ids) for ids, _ in request], [start for _, start in request]
         assert scores_agree(llama, sequences, starts, batch_size) in (0, 64)
@@ -241,7 +242,7 @@ def refusing(own):
 )
 @torch.no_grad()
 def test_a_model_that_does_not_bear_it_scores_whole_sequences(llama, spoiled, reason, monkeypatch, caplog):
-    monkeypatch.setattr(grouping, "PASS", 1.0)
+    monkeypatch.setitem(grouping.PASS, "cpu", 1.0)
     monkeypatch.setattr(llama, "forward", spoiled(llama.forward))
     with caplog.at_level(logging.INFO):
         assert scores_agree(llama, *QUESTIONS) == 0
