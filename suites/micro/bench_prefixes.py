@@ -2,12 +2,16 @@ r"""What shared beginnings save: an engine scoring the choices of a question tog
 
     AWQBENCH_DATA=... python suites/micro/bench_prefixes.py --model demo --rounds 3 --json out.json
     AWQBENCH_DATA=... python suites/micro/bench_prefixes.py --model demo --awq CHECKPOINT
+    python suites/micro/bench_prefixes.py --model demo --passes
 
 Each has its model in a worker of its own and scores the same questions in turns within a round, the one that begins
 alternating, after a round that is not counted. Positions are what the forward calls were given, padding included, the
 same in every round; processor time is that of the forward calls alone, and of the whole worker. A ratio is the median
 over rounds of shared over whole, with a percentile bootstrap over rounds. Memory is the worker's peak while it scored
 the set, weights included. Every log-likelihood is compared, and the likeliest choice of every question.
+
+`--passes` times single forward calls, whole and behind 64 kept tokens: what the constants of awqbench.runtime.grouping
+are taken from.
 """
 
 from __future__ import annotations
@@ -15,11 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+import torch
 from bench_tasks import Counting
 from bench_worker import ratio
 from transformers import PreTrainedTokenizerBase
@@ -119,6 +126,31 @@ def likeliest(scored: list[Scored], questions: list[list[Pair]]) -> list[int]:
     return [int(np.argmax([next(values) for _ in question])) for question in questions]
 
 
+def time_passes(options: dict[str, Any], rounds: int) -> None:
+    """Print the least processor time of passes of several shapes, inputs times tokens."""
+    engine = ReferenceBackend()
+    engine.load(options)
+    draw = np.random.default_rng(0)
+
+    def inputs(count: int, length: int) -> list[tuple[int, ...]]:
+        return [tuple(row) for row in draw.integers(3, 40_000, (count, length)).tolist()]
+
+    cache = engine._prefixes.keep(inputs(16, 64))
+    for rows, length in ((8, 2), (32, 2), (32, 8), (32, 32)):
+        own = inputs(rows, length)
+        ways: list[Callable[[], Any]] = [
+            lambda own=own: engine._forward(torch.tensor(own), None),
+            lambda own=own: engine._prefixes.follow(cache, 64, [row % 16 for row in range(len(own))], own),
+        ]
+        times: list[list[float]] = [[], []]
+        for _ in range(rounds):
+            for way, found in zip(ways, times, strict=True):
+                begin = time.process_time()
+                way()
+                found.append(1e3 * (time.process_time() - begin))
+        print(f"{rows} x {length}: {min(times[0]):.0f} ms, behind 64 tokens {min(times[1]):.0f} ms", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,15 +160,18 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--passes", action="store_true", help="time single forward calls only")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     folder = resolve_model(asked.model).path
-    sizes = {name: int(size) for name, _, size in (part.partition("=") for part in asked.sets.split(","))}
-    sets = questions(load_tokenizer(folder), sizes)
     options = {
         "model_dir": str(folder), "weights": str(asked.awq or folder), "dtype": "float32", "device": "cpu",
         "threads": asked.threads, "batch_size": asked.batch_size,
     }  # fmt: skip
+    if asked.passes:
+        return time_passes(options, asked.rounds)
+    sizes = {name: int(size) for name, _, size in (part.partition("=") for part in asked.sets.split(","))}
+    sets = questions(load_tokenizer(folder), sizes)
     here, suffix = {"PYTHONPATH": str(Path(__file__).parent)}, "Packed" if asked.awq else ""
 
     def open_worker(name: str) -> Worker:
