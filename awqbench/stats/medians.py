@@ -103,7 +103,9 @@ def median_interval(
     reach = t_quantile(tail, found.df) * found.widen * math.sqrt(found.variance)
     low = min(percentiles.lower(tail), found.log - reach)
     high = max(percentiles.upper(tail), found.log + reach)
-    return math.exp(low), math.exp(high)
+    # Rounding on the way through the logarithm may leave the median outside where all values are equal.
+    median = float(np.median(values))
+    return min(median, math.exp(low)), max(median, math.exp(high))
 
 
 @dataclass(frozen=True)

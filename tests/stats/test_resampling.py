@@ -75,6 +75,8 @@ def test_the_interval_of_one_median() -> None:
     apart, together = (np.ptp(np.log(median_interval(drifting, clusters))) for clusters in (None, requests))
     assert together > 1.5 * apart
     assert median_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+    low, high = median_interval([0.125, 0.125])  # exp(log(0.125)) is not 0.125
+    assert low <= 0.125 <= high
 
 
 def test_three_times_are_no_proof_that_the_median_lies_between_them() -> None:
