@@ -45,7 +45,7 @@ FAILURES = {
     "killed": ("is killed", r"SIGKILL \(out of memory\?\)", "scoring 2 sequences"),
     "hang": ("hangs", "score: no answer within its deadline", "scoring 2 sequences"),
     "bug": ("raises", r"score: the cache has 0 pages \(traceback", "RuntimeError: the cache has 0 pages"),
-    "nan": ("nan", "perplexity/.* is nan", "scoring 2 sequences"),
+    "nan": ("nan", "perplexity/.*: a score is not finite", "scoring 2 sequences"),
     "short": ("too few", "score: 2 results were expected, 1 came back", "scoring 2 sequences"),
 }
 FINE = {"healthy": "", "noisy": "noise"}
