@@ -65,8 +65,8 @@ def _figures(effect: Effect, metric: Metric) -> dict[str, object]:
     low = high = None
     if effect.bounds:
         low, high = effect.bounds.lower(_TAIL), effect.bounds.upper(_TAIL)
-        if metric.is_distance and effect.pairs and effect.pairs.reference is None:
-            low = max(low, 0.0)
+        if effect.pairs and effect.pairs.reference is None:
+            low, high = metric.cut(low, high)
     return {
         "baseline_value": effect.baseline_value,
         "candidate_value": effect.candidate_value,

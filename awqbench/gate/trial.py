@@ -50,12 +50,12 @@ class Trial:
 
     @property
     def shown_bounds(self) -> tuple[float, float] | None:
-        """The loss's bounds as the rule states margins; a distance is never negative, whatever its t interval says."""
+        """The loss's bounds as the rule states margins; of a distance, those that a distance can have."""
         if self.decision is None:
             return None
         low, high = (self.scale.shown(bound) for bound in (self.decision.lower, self.decision.upper))
-        distance = self.metric.is_distance and self.scale.base is None and self.group is None
-        return (max(low, 0.0) if distance else low), high
+        distance = self.scale.base is None and self.group is None
+        return self.metric.cut(low, high) if distance else (low, high)
 
     def verdict(self, p_holm: float | None) -> VerdictName:
         """The verdict once the family is corrected; p_holm is None for what has no p."""

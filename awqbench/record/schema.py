@@ -69,6 +69,13 @@ class Metric(Model):
         """Whether scores are distances to the reference, which are never negative."""
         return self.pairing == "to-reference" and not self.signed
 
+    def cut(self, low: float, high: float) -> tuple[float, float]:
+        """An interval of a distance without what no distance can be, whatever its t interval says: below 0, and of a
+        share or a probability above 1. Of anything else as it is."""
+        if not self.is_distance:
+            return low, high
+        return max(low, 0.0), min(high, 1.0) if self.unit in ("share of positions", "probability") else high
+
 
 class TelemetrySummary(Model):
     """What the sampler beside a cell saw, and what watching cost."""

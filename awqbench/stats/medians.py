@@ -104,7 +104,7 @@ def median_interval(
     low = min(percentiles.lower(tail), found.log - reach)
     high = max(percentiles.upper(tail), found.log + reach)
     # Rounding on the way through the logarithm may leave the median outside where all values are equal.
-    median = float(np.median(values))
+    median = float(np.median(as_scores(values, "values")))
     return min(median, math.exp(low)), max(median, math.exp(high))
 
 

@@ -31,9 +31,9 @@ def mean_metric(
     """The mean of the scores as a Metric; `log-ratio` metrics show exp(mean).
 
     `bounds` are the smallest and largest possible score, where there are such. Of scores `to-reference` the interval
-    ends at zero unless they are `signed`, and is the mean itself where clusters do not differ: two models that are the
-    same to the last bit are no guess. Raises InvalidMeasurement for no items, scores that are not finite, or a mean
-    whose exponential is not.
+    ends where distances do unless they are `signed`, and is the mean itself where clusters do not differ: two models
+    that are the same to the last bit are no guess. Raises InvalidMeasurement for no items, scores that are not finite,
+    or a mean whose exponential is not.
     """
     values = np.asarray(scores, np.float64)
     if not len(values) or not np.isfinite(values).all():
@@ -41,21 +41,21 @@ def mean_metric(
     mean = float(values.mean())
     low, high = cluster_interval(values, clusters, level, bounds)
     different = len(set(clusters))
-    if pairing == "to-reference":
-        if low is None and different > 1:
-            low = high = mean
-        if low is not None and not signed:
-            low = max(0.0, low)
+    if pairing == "to-reference" and low is None and different > 1:
+        low = high = mean
     if pairing == "log-ratio":
         try:
             mean, low, high = math.exp(mean), *(None if x is None else math.exp(x) for x in (low, high))
         except OverflowError:
             raise InvalidMeasurement(f"{id}: a mean of {mean:g} nats has no finite exponential") from None
-    return Metric(
-        id=id, value=mean, unit=unit, n=len(values), ci_low=low, ci_high=high, ci_level=level, protocol=protocol,
+    metric = Metric(
+        id=id, value=mean, unit=unit, n=len(values), ci_level=level, protocol=protocol,
         higher_is_better=higher_is_better, pairing=pairing, signed=signed,
         detail={"clusters": different, **(detail or {})},
     )  # fmt: skip
+    if low is not None and high is not None:
+        metric.ci_low, metric.ci_high = metric.cut(low, high)
+    return metric
 
 
 def cluster_interval(

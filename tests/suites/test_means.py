@@ -87,3 +87,17 @@ def test_equal_distances_are_no_guess_unless_there_is_one_cluster() -> None:
 def test_a_mean_without_a_finite_exponential() -> None:
     with pytest.raises(InvalidMeasurement, match="p: a mean of 800 nats has no finite exponential"):
         mean_metric("p", [800.0, 800.0], ["a", "b"], unit="", protocol="", higher_is_better=False, pairing="log-ratio")
+
+
+@pytest.mark.parametrize(
+    ("unit", "most"), [("share of positions", 1.0), ("probability", 1.0), ("nats per token", None)]
+)
+def test_the_interval_of_a_distance_holds_distances(unit: str, most: float | None) -> None:
+    """Two windows far apart: Student's t by itself goes from below zero to above one."""
+    metric = mean_metric(
+        "m", [0.1, 0.9], ["a", "b"], unit=unit, protocol="", higher_is_better=False, pairing="to-reference"
+    )
+    assert metric.ci_low == 0
+    assert metric.ci_high == most if most else metric.ci_high > 1
+    signed = metric.model_copy(update={"signed": True})
+    assert signed.cut(-2.0, 2.0) == (-2.0, 2.0)
