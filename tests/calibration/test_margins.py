@@ -49,7 +49,9 @@ def uppers(margins: Any, after: list[list[float]], *, clusters: int, **rule: Any
 def test_items_that_never_flip_are_bounded_by_their_number_alone(margins: Any) -> None:
     found = uppers(margins, [[1, 1]] * 20, clusters=40)
     assert found == pytest.approx(np.full(200, found[0]))
-    assert 1.6449**2 / (80 + 1.6449**2) <= found[0] < 0.05  # Tango's bound of 0 of 80, and room for the design effect
+    tango = 1.6449**2 / (80 + 1.6449**2)  # his bound of 0 of 80; the design effect may widen it
+    assert found[0] >= tango
+    assert found[0] < 0.05
     assert (uppers(margins, [[1, 1]] * 20, clusters=20) > found).all()
 
 
