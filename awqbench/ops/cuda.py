@@ -72,9 +72,8 @@ def reference(
     return out
 
 
-def _check(x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_features: int, group_size: int) -> None:
-    """The kernels trust their sizes, so an error in them would read past the end."""
-    inputs = x.shape[-1]
+def check(inputs: int, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_features: int, group_size: int) -> None:
+    """ValueError unless all belong to a weight [out_features, inputs]: the kernels trust their sizes."""
     if not cuda_layout.fits(inputs, group_size):
         raise ValueError(f"the CUDA layout holds no rows of {inputs} in groups of {group_size}")
     expected = cuda_layout.shapes(out_features, inputs, group_size)
@@ -96,7 +95,7 @@ def _aligned(tensor: Tensor) -> Tensor:
 
 
 def _on_cpu(x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_features: int, group_size: int) -> Tensor:
-    _check(x, tiles, steps, bias, out_features, group_size)
+    check(x.shape[-1], tiles, steps, bias, out_features, group_size)
     out = reference(x.reshape(-1, x.shape[-1]), tiles, steps, bias, out_features, group_size)
     return out.view(*x.shape[:-1], out_features)
 
@@ -104,7 +103,7 @@ def _on_cpu(x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_fe
 def _on_cuda(
     x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_features: int, group_size: int
 ) -> Tensor:
-    _check(x, tiles, steps, bias, out_features, group_size)
+    check(x.shape[-1], tiles, steps, bias, out_features, group_size)
     rows = x.reshape(-1, x.shape[-1])
     if rows.shape[0] == 0:
         run = None
@@ -121,7 +120,7 @@ def _on_cuda(
 def _shape_only(
     x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_features: int, group_size: int
 ) -> Tensor:
-    _check(x, tiles, steps, bias, out_features, group_size)
+    check(x.shape[-1], tiles, steps, bias, out_features, group_size)
     return x.new_empty(*x.shape[:-1], out_features)
 
 
