@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,6 +64,26 @@ class SharedWeight:
         """Rows of the whole weight, padding included."""
         return self._begins[-1] * cuda_layout.ROWS
 
+    def is_of(self, parts: Sequence[QuantizedLinear]) -> bool:
+        """Whether these linears, in this order, are all that share this weight, and still hold their parts of it."""
+        return len(parts) == len(self._views) and all(
+            part.shared is self and part.part == index and part.get_buffer("tiles") is view["tiles"]
+            for index, (part, view) in enumerate(zip(parts, self._views, strict=True))
+        )
+
+    def whole(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tiles, steps and bias of all rows, padding included."""
+        tiles, steps, bias = (self._whole[name] for name in ("tiles", "steps", "bias"))
+        assert tiles is not None
+        assert steps is not None
+        return tiles, steps, bias
+
+    def columns(self) -> Tensor:
+        """Which rows of the whole weight are no padding, int64, on its device."""
+        begins = [begin * cuda_layout.ROWS for begin in self._begins]
+        numbers = [range(begin, begin + width) for begin, width in zip(begins, self._widths, strict=False)]
+        return torch.tensor([*chain(*numbers)], device=self.whole()[0].device)
+
     def held(self, index: int) -> Held:
         """A part's own tiles, steps and bias: views."""
         return self._views[index]
@@ -107,9 +127,7 @@ class SharedWeight:
             self._product = None
 
     def _cut(self) -> None:
-        tiles, steps, bias = (self._whole[name] for name in ("tiles", "steps", "bias"))
-        assert tiles is not None
-        assert steps is not None
+        tiles, steps, bias = self.whole()
         self._views: list[Held] = []
         for begin, end, width in zip(self._begins, self._begins[1:], self._widths, strict=False):
             first = begin * cuda_layout.ROWS

@@ -11,11 +11,14 @@ from torch import nn
 
 from awqbench.errors import BackendUnavailable, unknown_choice
 from awqbench.ops import cpu
+from awqbench.ops.cuda import MAX_ROWS
 from awqbench.runtime import merged, norms
 from awqbench.runtime.cuda_graph import CudaGraphs
 from awqbench.runtime.decoding import Decoding, TransformersDecoding
 from awqbench.runtime.describe import describe
-from awqbench.runtime.native import MAX_BATCH, NativeDecoding, NativeModel
+from awqbench.runtime.fused import FusedStep
+from awqbench.runtime.fused import wanted as wants_fused
+from awqbench.runtime.native import MAX_BATCH, NativeDecoding, NativeModel, takes
 from awqbench.runtime.probe import NotDescribed
 from awqbench.runtime.prove import ALIKE, UNLIKE, OwnLogits, own_logits, prove, prove_batch, prove_decoding, refusing
 from awqbench.runtime.static import Capture, StaticModel
@@ -32,7 +35,8 @@ class Runtime:
     """How a loaded model decodes.
 
     `name` is native, cuda-graph, static, or transformers with the reason why it is none of those; static has a reason
-    behind it too where a CUDA graph was wanted.
+    behind it too where a CUDA graph was wanted. "cuda-graph, fused" and "static, fused" decode by the fused step, and
+    there is a reason where it was wanted and isn't used.
     """
 
     def __init__(
@@ -52,7 +56,12 @@ class Runtime:
         static cache, sequences of the same sizes take turns: those begun before end.
         """
         if self.static is not None:
-            return self.static.begin(batch, length, padded)
+            try:
+                return self.static.begin(batch, length, padded)
+            except NotDescribed:
+                if self.static.fused is None:
+                    raise
+                return self._plain(batch, length)  # more than the fused step takes, and the model's own step no padding
         if self.native is None or batch > MAX_BATCH or length > self.native.limit:
             return self._plain(batch, length)
         return NativeDecoding(self.model, self.native, batch, length)
@@ -62,7 +71,9 @@ class Runtime:
 
     @property
     def largest_batch(self) -> int | None:
-        """Sequences beyond which the native step gives way to the slower one; None: any number."""
+        """Sequences beyond which the native or the fused step gives way to a slower one; None: any number."""
+        if self.static is not None and self.static.fused is not None:
+            return MAX_ROWS
         return MAX_BATCH if self.native is not None else None
 
     @cached_property
@@ -118,24 +129,46 @@ def _graph_runtime(model: Any, device: torch.device, asked: str) -> Runtime:
     return runtime
 
 
-def static_runtime(model: Any, device: torch.device, capture: Capture | None = None) -> Runtime:
+def static_runtime(model: Any, device: torch.device, capture: Capture | None = None, fused: bool = True) -> Runtime:
     """Decoding with a static cache, its step captured by `capture`, or as it is where that fails.
 
-    Linears are merged and norms fused first, and that is undone should the model not bear it. Raises NotDescribed when
-    the logits are not the model's own either way.
+    The step is the fused one for models with packed linears in 16 bits, if it is proved for them and not unwanted.
+    Linears are merged and norms made one operation first, and that is undone should the model not bear it. Raises
+    NotDescribed when the logits are not the model's own in any way.
     """
     with torch.no_grad():
-        own = own_logits(model, device)
+        own, why = own_logits(model, device), None
         try:
             with refusing():
                 merged.merge_linears(model)
+            if wants_fused(model):
+                try:
+                    return _fused(model, device, capture, own, fused)
+                except NotDescribed as reason:
+                    log.info("the step is transformers': %s", reason)
+                    why = str(reason)
+            with refusing():
                 norms.fuse_norms(model)
-            return _proved(StaticModel(model, device, capture), own)
+            return _proved(StaticModel(model, device, capture, not_fused=why), own)
         except NotDescribed as reason:
             log.info("layers stay as they are: %s", reason)
             merged.part(model)
             norms.unfuse_norms(model)
-            return _proved(StaticModel(model, device, capture, own_mask=False), own)
+            return _proved(StaticModel(model, device, capture, own_mask=False, not_fused=why), own)
+
+
+def _fused(model: Any, device: torch.device, capture: Capture | None, own: OwnLogits, asked: bool) -> Runtime:
+    if not asked:
+        raise NotDescribed("not asked for")
+    with refusing():
+        norms.unfuse_norms(model)  # they are asked what they compute in float32
+        step = FusedStep(model)
+        norms.fuse_norms(model)
+    static = StaticModel(model, device, capture, fused=step)
+    runtime = _proved(static, own)
+    if static.not_captured is not None:  # the model's own step may be
+        raise NotDescribed(f"no CUDA graph: {static.not_captured}")
+    return runtime
 
 
 def _proved(static: StaticModel, own: OwnLogits) -> Runtime:
@@ -151,7 +184,7 @@ def _native(model: Any, device: torch.device) -> NativeModel:
     if reason := cpu.unavailable():
         raise NotDescribed(reason)
     with torch.no_grad():
-        native = NativeModel(describe(model))
+        native = NativeModel(describe(model, takes))
         prove(model, native)
         hold_as_stored(model, native)
     return native
@@ -162,7 +195,7 @@ def hold_as_stored(model: Any, native: NativeModel) -> None:
 
     An embedding that does more than look up and scale stays; so does a tied head then.
     """
-    table, head = native.description.embedding, native.description.head
+    table, head = native.embedding, native.head
     old, scale = model.get_input_embeddings(), 1.0
     if type(old) is not nn.Embedding:
         scale = float(getattr(old, "embed_scale", 1.0))

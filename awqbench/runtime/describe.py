@@ -1,63 +1,70 @@
-"""A transformers model as the numbers and tensors that the native step takes, or the reason why it can't be one.
+"""A Llama-like transformers model as the numbers and modules that a step of ours takes, or why it can't be one.
 
 What is found here by a module's name or shape is a guess until `prove` has compared the results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from awqbench.ops.cpu import ROWS
 from awqbench.ops.linear import QuantizedLinear
 from awqbench.runtime import probe
 from awqbench.runtime.probe import NotDescribed
-from awqbench.runtime.stored import as_stored
 
 Norm = tuple[Tensor, float] | None
+# Raises NotDescribed for a linear, called so, that a step does not multiply by.
+Takes = Callable[[Any, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerParts:
-    """One decoder layer. `qkv` has one linear or three, `gate_up` one or two."""
+    """One decoder layer. `qkv` has one linear or three, `gate_up` one or two; `angles` say which of the rotary module's
+    tables turn its heads."""
 
-    qkv: tuple[nn.Module, ...]
-    out: nn.Module
-    gate_up: tuple[nn.Module, ...]
-    down: nn.Module
+    qkv: tuple[Any, ...]
+    out: Any
+    gate_up: tuple[Any, ...]
+    down: Any
     norms: dict[str, Norm]
+    angles: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """All that a step reads."""
+    """All that a step reads. Layers differ in their weights and angles, and in how far they see."""
 
     layers: list[LayerParts]
-    embedding: Tensor  # [vocabulary, hidden], in the type it can be held in
-    head: Tensor | nn.Module  # the same tensor where they are tied
+    embedding: Any
+    head: Any
     last: Norm
     rotary: Any  # the model's own module
     sizes: dict[str, int]
     factors: dict[str, float]
     activation: str
-    limit: int  # positions up to which the description holds
-    read: set[int] = field(default_factory=set)
+    limit: int  # positions for which the model was made
+    sight: int  # positions up to which every layer sees all that went before
 
 
-def describe(model: Any) -> Description:
-    """Describe a causal LM in float32 on the CPU. Raises NotDescribed."""
+def describe(model: Any, takes: Takes) -> Description:
+    """Describe a causal LM with linears that `takes` lets pass. Raises NotDescribed."""
     config = model.config.get_text_config()
     base = getattr(model, model.base_model_prefix, None)
     stack, embedding, head = getattr(base, "layers", None), model.get_input_embeddings(), model.get_output_embeddings()
     if not stack or head is None:
         raise NotDescribed(f"{type(base).__name__} is no stack of layers with a language model head")
+    rotary = getattr(base, "rotary_emb", None)
+    if rotary is None:
+        raise NotDescribed(f"{type(base).__name__} has no rotary embedding of its own")
+    by_kind = "layer_type" in inspect.signature(rotary.forward).parameters
     layers, sizes, factors, functions = [], [], [], []
     for number, layer in enumerate(stack):
-        parts, size, factor, function = _layer(layer, f"layer {number}")
+        angles = (str(config.layer_types[number]),) if by_kind else ()
+        parts, size, factor, function = _layer(layer, f"layer {number}", takes, angles)
         layers.append(parts)
         sizes.append(size)
         factors.append(factor)
@@ -65,41 +72,44 @@ def describe(model: Any) -> Description:
     for what in (sizes, factors, functions):
         if any(other != what[0] for other in what):
             raise NotDescribed("its layers differ in more than their weights")
-    rotary = getattr(base, "rotary_emb", None)
-    if rotary is None:
-        raise NotDescribed(f"{type(base).__name__} has no rotary embedding of its own")
-    limit = full_sight(config)
-    probe.check_rotary(rotary, limit)
-    last = probe.norm_weight(getattr(base, "norm", None), "the last norm")
-    table = as_stored(embedding.weight)
-    tied = getattr(head, "weight", None) is embedding.weight
-    vocabulary, hidden = table.shape
+    limit = lengths(config)[0]
+    turned = {probe.check_rotary(rotary, limit, angles) for angles in {parts.angles for parts in layers}}
+    if len(turned) > 1:
+        raise NotDescribed("its layers turn different shares of a head")
+    vocabulary, hidden = embedding.weight.shape
     found = Description(
         layers=layers,
-        embedding=table,
-        head=table if tied else as_stored(head.weight) if type(head) is nn.Linear and head.bias is None else head,
-        last=last,
+        embedding=embedding,
+        head=head,
+        last=probe.norm_weight(getattr(base, "norm", None), "the last norm"),
         rotary=rotary,
         sizes={
             **sizes[0],
             "hidden": hidden,
             "vocabulary": int(getattr(head, "out_features", vocabulary)),
-            "rotary": int(probe.rotary_tables(rotary, 1)[0].shape[-1]),
+            "rotary": turned.pop(),
         },
         factors={**factors[0], **probe.ends(model, stack[0], embedding, head)},
         activation=functions[0],
         limit=limit,
+        sight=full_sight(config),
     )
     _refuse_unknown(model, {id(module) for module in _modules(found, base, embedding, head)})
     return found
 
 
-def _layer(layer: Any, name: str) -> tuple[LayerParts, dict[str, int], dict[str, float], str]:
-    attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
-    qkv = _linears(attention, ("qkv_proj",), ("q_proj", "k_proj", "v_proj"), f"{name}'s attention")
-    (out,) = _linears(attention, ("o_proj",), (), f"{name}'s attention")
-    gate_up = _linears(mlp, ("gate_up_proj",), ("gate_proj", "up_proj"), f"{name}'s mlp")
-    (down,) = _linears(mlp, ("down_proj",), (), f"{name}'s mlp")
+def _layer(
+    layer: Any, name: str, takes: Takes, angles: tuple[str, ...]
+) -> tuple[LayerParts, dict[str, int], dict[str, float], str]:
+    attention: Any = getattr(layer, "self_attn", None)
+    mlp = getattr(layer, "mlp", None)
+    qkv = _linears(attention, ("qkv_proj",), ("q_proj", "k_proj", "v_proj"), f"{name}'s attention", takes)
+    (out,) = _linears(attention, ("o_proj",), (), f"{name}'s attention", takes)
+    gate_up = _linears(mlp, ("gate_up_proj",), ("gate_proj", "up_proj"), f"{name}'s mlp", takes)
+    (down,) = _linears(mlp, ("down_proj",), (), f"{name}'s mlp", takes)
+    if "position_ids" in inspect.signature(attention.forward).parameters:
+        # Ministral 3 scales queries from some thousand positions on: no trial on a few tokens would show it.
+        raise NotDescribed(f"{name}'s attention ({type(attention).__name__}) reads positions itself")
     function = next((f for key in ("act_fn", "activation_fn") if (f := getattr(mlp, key, None)) is not None), None)
     norms: dict[str, Norm] = {
         **{role: probe.norm_weight(norm, f"{name}'s {role}") for role, norm in _norms(layer).items()},
@@ -120,7 +130,7 @@ def _layer(layer: Any, name: str) -> tuple[LayerParts, dict[str, int], dict[str,
         "score_cap": float(getattr(attention, "attn_logit_softcapping", None) or 0),
         "residual_scale": float(getattr(layer, "residual_multiplier", 1.0)),
     }
-    return LayerParts(qkv, out, gate_up, down, norms), sizes, factors, probe.activation(function)
+    return LayerParts(qkv, out, gate_up, down, norms, angles), sizes, factors, probe.activation(function)
 
 
 def _norms(layer: Any) -> dict[str, Any]:
@@ -149,35 +159,30 @@ def _head_norm(attention: Any, name: str, layer: str) -> Norm:
     return None if module is None else probe.norm_weight(module, f"{layer}'s {name}")
 
 
-def _linears(owner: Any, fused: tuple[str, ...], apart: tuple[str, ...], name: str) -> tuple[Any, ...]:
+def _linears(owner: Any, fused: tuple[str, ...], apart: tuple[str, ...], name: str, takes: Takes) -> tuple[Any, ...]:
     for names in (fused, apart):
         found = tuple(getattr(owner, key, None) for key in names)
         if names and all(linear is not None for linear in found):
             for key, linear in zip(names, found, strict=True):
-                _check_linear(linear, f"{name} ({key})")
+                takes(linear, f"{name} ({key})")
             return found
     raise NotDescribed(f"{name} ({type(owner).__name__}) has no {' or '.join(filter(None, (fused[0], *apart[:1])))}")
 
 
-def _check_linear(linear: Any, name: str) -> None:
-    if isinstance(linear, QuantizedLinear):
-        if linear.kernel != "cpu":
-            raise NotDescribed(f"{name} runs on the kernel {linear.kernel}")
-        if linear.out_features % ROWS:
-            raise NotDescribed(f"{name} has {linear.out_features} outputs, no multiple of {ROWS}")
-    elif type(linear) is not nn.Linear or linear.weight.dtype is not torch.float32:
-        raise NotDescribed(f"{name} is a {type(linear).__name__} that is no linear layer in float32")
-
-
 def full_sight(config: Any) -> int:
     """Positions up to which every layer sees all that went before: the shortest window or chunk, if there is one."""
-    limits = [int(getattr(config, "max_position_embeddings", 0) or 2048)]
+    return min(lengths(config))
+
+
+def lengths(config: Any) -> list[int]:
+    """How many positions a model was made for, and how many its windows and chunks have."""
+    found = [int(getattr(config, "max_position_embeddings", 0) or 2048)]
     for key, value in config.to_dict().items():
         # "max_window_layers" and "sliding_window_pattern" count layers.
         length = ("window" in key or "chunk" in key) and not key.endswith(("_layers", "_pattern"))
         if length and isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            limits.append(value)
-    return min(limits)
+            found.append(value)
+    return found
 
 
 def _modules(found: Description, base: Any, embedding: nn.Module, head: nn.Module) -> Iterator[nn.Module]:
@@ -189,7 +194,7 @@ def _modules(found: Description, base: Any, embedding: nn.Module, head: nn.Modul
 
 
 def _refuse_unknown(model: nn.Module, known: set[int]) -> None:
-    """Raise NotDescribed for a parameter, or packed weight, that the native step would leave out."""
+    """Raise NotDescribed for a parameter, or packed weight, that the step would leave out."""
     for name, module in model.named_modules():
         own = [*module.named_parameters(recurse=False)]
         if id(module) not in known and (own or isinstance(module, QuantizedLinear)):

@@ -25,7 +25,12 @@ def merge_linears(model: Any) -> list[SharedWeight]:
     for number, readers in enumerate(reading_together(model)):
         for linear in readers:
             sets.setdefault((number, *scheme(linear)), []).append(linear)
-    return [SharedWeight(parts) for parts in sets.values() if len(parts) > 1]
+    return [_shared(parts) for parts in sets.values() if len(parts) > 1]
+
+
+def _shared(parts: list[QuantizedLinear]) -> SharedWeight:
+    there = parts[0].shared
+    return there if there is not None and there.is_of(parts) else SharedWeight(parts)
 
 
 def part(model: nn.Module) -> None:

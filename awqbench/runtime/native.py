@@ -14,11 +14,22 @@ from awqbench.ops.linear import QuantizedLinear
 from awqbench.runtime import structures as c
 from awqbench.runtime.decoding import TransformersDecoding
 from awqbench.runtime.describe import Description, LayerParts, Norm
-from awqbench.runtime.probe import rotary_tables
-from awqbench.runtime.stored import KINDS
+from awqbench.runtime.probe import NotDescribed, rotary_tables
+from awqbench.runtime.stored import KINDS, as_stored
 
 MAX_BATCH = 16
 _CAPACITY_STEP = 64
+
+
+def takes(linear: Any, name: str) -> None:
+    """Raise NotDescribed for a linear that the native step does not multiply by."""
+    if isinstance(linear, QuantizedLinear):
+        if linear.kernel != "cpu":
+            raise NotDescribed(f"{name} runs on the kernel {linear.kernel}")
+        if linear.out_features % cpu.ROWS:
+            raise NotDescribed(f"{name} has {linear.out_features} outputs, no multiple of {cpu.ROWS}")
+    elif type(linear) is not nn.Linear or linear.weight.dtype is not torch.float32:
+        raise NotDescribed(f"{name} is a {type(linear).__name__} that is no linear layer in float32")
 
 
 class NativeModel:
@@ -30,7 +41,17 @@ class NativeModel:
     def __init__(self, description: Description, isa: int | None = None) -> None:
         self.description = description
         self.isa = cpu.best_isa() if isa is None else isa
-        self.limit, self.vocabulary = description.limit, description.sizes["vocabulary"]
+        self.limit, self.vocabulary = description.sight, description.sizes["vocabulary"]
+        self.angles = description.layers[0].angles
+        if any(parts.angles != self.angles for parts in description.layers):
+            raise NotDescribed("its layers differ in their rotary angles")
+        table, head = description.embedding.weight, description.head
+        self.embedding = as_stored(table)  # [vocabulary, hidden], in the type it can be held in
+        self.head: Any = head  # the same tensor where they are tied
+        if getattr(head, "weight", None) is table:
+            self.head = self.embedding
+        elif type(head) is nn.Linear and getattr(head, "bias", None) is None:
+            self.head = as_stored(head.weight)
         self._held: list[Any] = []
         loaded = library()
         self._step, self._scratch = loaded.awqbench_decode_step, loaded.awqbench_decode_scratch
@@ -42,8 +63,8 @@ class NativeModel:
         self._layers = layers
         self.structure = c.Model(
             layers=layers,
-            embedding=self._linear(description.embedding),
-            head=self._linear(description.head),
+            embedding=self._linear(self.embedding),
+            head=self._linear(self.head),
             last=self._norm(description.last),
             count=len(layers),
             activation=c.ACTIVATIONS.index(description.activation),
@@ -59,7 +80,7 @@ class NativeModel:
     def tables(self, length: int) -> tuple[Tensor, Tensor]:
         """Rotary cosines and sines of at least `length` positions."""
         if self._tables is None or self._tables[0].shape[0] < length:
-            self._tables = rotary_tables(self.description.rotary, length)
+            self._tables = rotary_tables(self.description.rotary, length, self.angles)
         return self._tables
 
     def _layer(self, parts: LayerParts) -> c.Layer:
@@ -141,7 +162,7 @@ class NativeState:
         native, batch, threads = self._native, self._logits.shape[0], torch.get_num_threads()
         tokens = tokens.contiguous()
         low, high = torch.aminmax(tokens)
-        rows = native.description.embedding.shape[0]
+        rows = native.embedding.shape[0]
         if low < 0 or high >= rows or tokens.shape != (batch,) or tokens.dtype is not torch.long:
             raise IndexError(f"tokens {tokens.tolist()} (allowed: {batch} ids below {rows})")
         if int(self.lengths.max()) >= self.capacity:

@@ -1,19 +1,22 @@
 """Decoding with keys and values in memory of a fixed place and size, as a step that can be captured and replayed needs.
 
-A step is made of few kernels: a position is counted once, not in every layer, and where all layers see everything, one
-additive mask serves them all, which scaled-dot-product attention would else make of a boolean one in each.
+The step is ours (fused.py) for models that it is proved for. Else it is the model's forward pass, made of few kernels:
+a position is counted once, not in every layer, and where all layers see everything, one additive mask serves them all,
+which scaled-dot-product attention would else make of a boolean one in each.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from awqbench.runtime.decoding import seen
+from awqbench.runtime.fused import FusedStep
 from awqbench.runtime.probe import NotDescribed, first_line
 from awqbench.runtime.static_cache import static_cache
 
@@ -32,21 +35,29 @@ class StaticModel:
     """Static decoding of one model. Caches, with their captured steps, are kept by (batch, capacity) and used again.
 
     `capture` makes the one-token step replayable; without, or once it has failed, the step runs as it is.
-    `not_captured` then says why. `own_mask`: whether the step may bring a mask of ours.
+    `not_captured` then says why. `own_mask`: whether the model's step may bring a mask of ours. `fused`: the step that
+    runs in its place, for the sizes that it fits; `not_fused`: why there is none where one was wanted.
     """
 
-    def __init__(self, model: Any, device: torch.device, capture: Capture | None = None, own_mask: bool = True) -> None:
+    def __init__(
+        self, model: Any, device: torch.device, capture: Capture | None = None, own_mask: bool = True,
+        fused: FusedStep | None = None, not_fused: str | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.device, self._capture, self._own_mask = model, device, capture, own_mask
+        self.fused, self.not_fused = fused, not_fused
         self._wanted = capture is not None
         self._slots: dict[tuple[int, int, bool], Slot] = {}
         self.not_captured: str | None = None
 
     @property
     def name(self) -> str:
-        """What it turned out to be: cuda-graph, or static and why there is no graph where one was wanted."""
-        if self.not_captured is not None:
-            return f"static: no CUDA graph: {self.not_captured}"
-        return "cuda-graph" if self._wanted else "static"
+        """What it turned out to be: cuda-graph or static, with our step "fused"; and what is not as it was wanted."""
+        name = "cuda-graph" if self._wanted and self.not_captured is None else "static"
+        if self.fused is not None:
+            name += ", fused"
+        lacking = {"no CUDA graph": self.not_captured, "not fused": self.not_fused}
+        reasons = [f"{what}: {why}" for what, why in lacking.items() if why is not None]
+        return ": ".join([name, *filter(None, ["; ".join(reasons)])])
 
     def begin(self, batch: int, length: int, padded: bool = False) -> StaticDecoding:
         """Start `batch` sequences of up to `length` tokens. Ends those that were begun with the same sizes before.
@@ -69,7 +80,8 @@ class StaticModel:
             return self._captured(batch, capacity, padded)
 
     def _captured(self, batch: int, capacity: int, padded: bool) -> Slot:
-        slot = Slot(self.model, self.device, batch, capacity, self._own_mask, padded)
+        fused = self.fused if self.fused is not None and self.fused.fits(batch, capacity) else None
+        slot = Slot(self.model, self.device, batch, capacity, self._own_mask, padded, fused)
         if self._capture is not None:
             try:
                 slot.replay = self._capture(slot.advance)
@@ -90,8 +102,9 @@ class Slot:
     """
 
     def __init__(
-        self, model: Any, device: torch.device, batch: int, capacity: int, own_mask: bool = True, padded: bool = False
-    ) -> None:
+        self, model: Any, device: torch.device, batch: int, capacity: int, own_mask: bool = True, padded: bool = False,
+        fused: FusedStep | None = None,
+    ) -> None:  # fmt: skip
         self._model, self.capacity, self.uses = model, capacity, 0
         self.ids = torch.zeros(batch, 1, dtype=torch.long, device=device)
         self.length = torch.zeros(1, dtype=torch.long, device=device)
@@ -99,17 +112,22 @@ class Slot:
         self.padding = torch.zeros(batch, dtype=torch.long, device=device) if padded else None
         self._columns: Tensor | None = None
         self.replay: Step | None = None  # no reference back to this slot, whose memory shall go with the last use of it
+        self._fused: Step | None = None
         self.advance()  # allocates keys and values, on the stream that will use them
         if own_mask and sees_all and model.config._attn_implementation in ("sdpa", "eager"):
             self._columns = torch.arange(capacity, device=device).view(1, 1, 1, -1)
             self._seen = torch.zeros((), dtype=model.dtype, device=device)
             self._unseen = torch.full_like(self._seen, torch.finfo(model.dtype).min)
-        if padded and self._columns is None:
+        if padded and self._columns is None and fused is None:
             raise NotDescribed("its step takes no mask that would hide padding")
         stored = [layer for layer in self.cache.layers if hasattr(layer, "max_cache_len")]
         if not stored or not all(layer.is_initialized for layer in stored):
             raise NotDescribed("it leaves no keys and values in transformers' static cache")
         self.bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in stored)
+        if fused is not None:
+            tables = fused.tables(capacity, device)
+            ids, layers = self.ids.view(-1), self.cache.layers
+            self._fused = partial(fused, ids, layers, self.length, self.padding, tables)
 
     def reset(self) -> int:
         """Forget everything; the number of this use."""
@@ -134,7 +152,12 @@ class Slot:
         return self.advance() if self.replay is None else self.replay()
 
     def advance(self) -> Tensor:
-        """One token by the model's forward pass, in a way that can be captured."""
+        """One token by the fused step or the model's forward pass, in a way that can be captured."""
+        logits = self._forward_one() if self._fused is None else self._fused()
+        self.length.add_(1)
+        return logits
+
+    def _forward_one(self) -> Tensor:
         mask, positions = None, self.length.expand_as(self.ids)
         if self._columns is not None:
             sees = self._columns <= self.length
@@ -142,9 +165,7 @@ class Slot:
                 sees = sees & (self._columns >= self.padding.view(-1, 1, 1, 1))
                 positions = positions - self.padding[:, None]
             mask = torch.where(sees, self._seen, self._unseen).expand(len(self.ids), 1, 1, -1)
-        logits = self._forward(self.ids, positions, mask)
-        self.length.add_(1)
-        return logits
+        return self._forward(self.ids, positions, mask)
 
     def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
         output = self._model(

@@ -5,10 +5,10 @@ r"""Tokens per second of a model of Llama-3-8B's shape on a GPU: 4-bit and 16-bi
 Weights are random and made on the device; nothing is downloaded. All contestants live in one process and take turns,
 one batch of prompts each, so that a drift of the clocks meets them alike:
 
-    packed, CUDA graph         4 bits, groups of 128, merged linears, static cache, one graph launch a token
-    packed, transformers       the same weights through transformers' forward pass and growing cache
-    float16, transformers      dense weights, eager
+    packed, fused graph        4 bits, groups of 128, static cache, five launches a layer in one graph
+    packed, unfused graph      the same weights and cache, transformers' forward pass with merged linears in a graph
     float16, CUDA graph        dense weights in the same static cache and graph
+    float16, transformers      dense weights through transformers' forward pass and growing cache, eager
 
 A ratio is the median over rounds of two contestants' ratio within a round, with a percentile bootstrap over rounds.
 MBU: bytes that a step must read (weights without the input embedding, keys and values of the average context) over its
@@ -38,7 +38,7 @@ from awqbench.quantization.tensor import QuantizedTensor
 from awqbench.runtime.attach import Runtime, attach, static_runtime
 from awqbench.runtime.cuda_graph import CudaGraphs
 
-OURS = "packed, CUDA graph"
+OURS = "packed, fused graph"
 LLAMA3_8B = {
     "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192,
@@ -89,11 +89,12 @@ def contestants(sizes: dict[str, Any], device: torch.device, group_size: int) ->
     """By name. On a CPU the static step stands in the place of the graph."""
     packed, dense = packed_model(sizes, device, group_size), dense_model(sizes, device)
     on_gpu = device.type == "cuda"
+    graphs = CudaGraphs(device) if on_gpu else None
     runtimes = {
         OURS: attach(packed, device, "auto" if on_gpu else "static"),
-        "packed, transformers": Runtime(packed, device, None, "transformers: asked for"),
+        "packed, unfused graph": static_runtime(packed, device, graphs, fused=False),
+        "float16, CUDA graph": static_runtime(dense, device, graphs),
         "float16, transformers": Runtime(dense, device, None, "transformers: asked for"),
-        "float16, CUDA graph": static_runtime(dense, device, CudaGraphs(device) if on_gpu else None),
     }
     return {name: Contestant(runtime) for name, runtime in runtimes.items()}
 

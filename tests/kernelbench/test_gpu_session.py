@@ -63,7 +63,7 @@ def test_decoding(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "decode.json").read_text())
     for batch, contestants in found["batches"].items():
         assert [entry["runtime"] for entry in contestants.values()] == [
-            "static", "transformers: asked for", "transformers: asked for", "static",
+            "static, fused", "static: not fused: not asked for", "static", "transformers: asked for",
         ]  # fmt: skip
         for entry in contestants.values():
             assert len(entry["tokens_per_s"]) == len(entry["ttft_s"]) == 2

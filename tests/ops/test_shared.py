@@ -164,6 +164,19 @@ def linears_apart(parts):
     return apart
 
 
+def test_the_whole_weight_is_of_all_its_parts_in_order(make_quantized):
+    parts = linears(make_quantized)
+    whole = SharedWeight(parts)
+    assert whole.is_of(parts)
+    assert not any(map(whole.is_of, (parts[:2], parts[::-1], [*parts, parts[0]], linears(make_quantized))))
+    tiles, steps, bias = whole.whole()
+    x = torch.randn(3, 64)
+    y = cuda.w4a16_gemm(x, tiles, steps, bias, whole.out_features, 32)[:, whole.columns()]
+    torch.testing.assert_close(y, torch.cat([part(x.clone()) for part in parts], 1))
+    parts[1]._buffers["tiles"] = parts[1].tiles.clone()
+    assert not whole.is_of(parts)
+
+
 def test_other_weights_put_in_the_place_of_a_part_are_used(make_quantized):
     first, second, _ = linears(make_quantized, biased=False)
     SharedWeight([first, second])

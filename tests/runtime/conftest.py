@@ -57,6 +57,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "mixtral": ("MixtralConfig", {**BASE, "num_local_experts": 4}, r"mlp \(\w+\) has no gate_up_proj or gate_proj"),
     "cohere": ("CohereConfig", BASE, "no RMS norm"),
     "gpt-neox": ("GPTNeoXConfig", BASE, "layer 0's attention"),
+    "ministral3": ("Ministral3Config", {**BASE, "head_dim": 16}, "reads positions itself"),
     "longrope": ("Phi3Config", {**BASE, "original_max_position_embeddings": 16, "rope_parameters": {
         "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8,
         "original_max_position_embeddings": 16}}, "depend on the length"),

@@ -60,6 +60,13 @@ def test_what_does_not_fit_stays_with_transformers(family, make_model, refused):
         attach(model, CPU, "native")
 
 
+@pytest.mark.parametrize(("family", "reason"), [
+    ("gemma3", "differ in their rotary angles"), ("ministral3", "Ministral3Attention) reads positions itself"),
+])  # fmt: skip
+def test_angles_and_scales_that_change_with_layer_or_position_are_refused(family, reason, make_model):
+    assert attach(make_model(family), CPU).name.endswith(reason)
+
+
 @torch.no_grad()
 def test_a_model_that_computes_something_else_is_refused(make_model):
     class Louder(torch.nn.Module):

@@ -6,7 +6,7 @@ import torch
 from awqbench.ops import QuantizedLinear, cpu
 from awqbench.runtime import TransformersDecoding
 from awqbench.runtime.describe import describe
-from awqbench.runtime.native import NativeModel
+from awqbench.runtime.native import NativeModel, takes
 from awqbench.runtime.stored import StoredEmbedding, StoredLinear, as_stored, multiply
 from awqbench.runtime.structures import Linear
 
@@ -38,7 +38,7 @@ def test_every_instruction_set(isa, family, make_model):
     tokens = ids(3, 10)
     generic = TransformersDecoding(model, CPU)
     wanted = torch.stack([generic.feed(column[:, None]) for column in tokens.T], 1)
-    found = steps(NativeModel(describe(model), isa), tokens)
+    found = steps(NativeModel(describe(model, takes), isa), tokens)
     assert float((found - wanted).abs().max() / wanted.abs().max()) < 2e-5
 
 
@@ -84,7 +84,7 @@ def test_what_is_no_number_stays_visible(bad, isa, make_quantized):
 
 @torch.no_grad()
 def test_neither_threads_nor_the_batch_change_a_bit(make_model, restore_threads):
-    native = NativeModel(describe(make_model("qwen3")))
+    native = NativeModel(describe(make_model("qwen3"), takes))
     tokens = ids(16, 9)
     torch.set_num_threads(1)
     alone = steps(native, tokens)
@@ -97,7 +97,7 @@ def test_neither_threads_nor_the_batch_change_a_bit(make_model, restore_threads)
 
 @torch.no_grad()
 def test_misuse_is_refused_before_memory_is_touched(make_model):
-    state = NativeModel(describe(make_model("llama"))).begin(1, 2)
+    state = NativeModel(describe(make_model("llama"), takes)).begin(1, 2)
     for tokens in (torch.tensor([101]), torch.tensor([-1]), torch.tensor([1, 2]), torch.tensor([1], dtype=torch.int32)):
         with pytest.raises(IndexError, match="allowed: 1 ids below 101"):
             state.step(tokens)

@@ -13,6 +13,7 @@ from awqbench.backends.torch_engine import TorchEngine
 from awqbench.errors import BackendUnavailable
 from awqbench.ops import QuantizedLinear
 from awqbench.runtime import TransformersDecoding, attach, static
+from awqbench.runtime.attach import static_runtime
 from awqbench.runtime.probe import NotDescribed
 from awqbench.runtime.static import StaticDecoding, StaticModel, capacity
 from awqbench.runtime.static_cache import static_cache
@@ -47,8 +48,8 @@ def test_logits_are_the_models_own(family, make_model):
 def test_sixteen_bits(dtype, make_model):
     model = make_model("llama", kernel="cuda", dtype=dtype)
     plain = copy.deepcopy(model)
-    runtime = attach(model, CPU, "static")
-    assert runtime.name == "static"
+    runtime = static_runtime(model, CPU, fused=False)
+    assert runtime.name == "static: not fused: not asked for"
     tokens = ids(2, 12)
     own = decoded(TransformersDecoding(plain, CPU), tokens, 5)
     assert_close(decoded(runtime.begin(2, 12), tokens, 5), own, 4 * torch.finfo(dtype).eps)
