@@ -204,6 +204,9 @@ class SuiteBase(Table):
 OF_DOCUMENTS = ("c4", "ptb", "documents")
 
 
+SPREAD = "a budget of windows is taken from all along the text, not from its beginning: such windows are independent"
+
+
 class PerplexitySpec(SuiteBase):
     """Perplexity by one of several protocols, which are not comparable with each other (docs/quality.md)."""
 
@@ -221,12 +224,15 @@ class PerplexitySpec(SuiteBase):
     text_field: str | None = Field(None, description="field of a JSONL line or a data set's row that holds its text")
     window: int = Field(2048, gt=1, description="tokens of a window; of documents and wikitext with the prefix token")
     windows: int | None = Field(None, gt=0, description="budget: the first N windows; none: all")
+    spread: bool = Field(False, description=SPREAD)
     documents: int | None = Field(None, gt=0, description="budget: the first N documents; none: all")
 
     @model_validator(mode="after")
     def _fits_its_protocol(self) -> PerplexitySpec:
         rolling = self.protocol in ("documents", "wikitext")
         keys = {"windows": not rolling, "documents": rolling, "text_field": self.protocol in OF_DOCUMENTS}
+        if self.spread and self.windows is None:
+            raise ValueError("spread says how `windows` are chosen of more (allowed with it: windows)")
         for key, allowed in keys.items():
             if getattr(self, key) is not None and not allowed:
                 own = ", ".join(name for name, fits in keys.items() if fits)
@@ -241,6 +247,7 @@ class DivergenceSpec(SuiteBase):
     text: str = "pydoc-topics"
     window: int = Field(512, gt=1)
     windows: int = Field(4, gt=0)
+    spread: bool = Field(False, description=SPREAD)
     decode_window: int = Field(64, gt=1, description="tokens fed one at a time through the KV cache")
     decode_windows: int = Field(2, ge=0)
     topk: int = Field(100, gt=0, description="tokens a position, of an engine that tells no more than its top k")

@@ -54,6 +54,13 @@ def test_what_fails_on_new_items_too_is_confirmed() -> None:
     assert "measured again on 400 new items: confirmed (loss 7.5 percentage points, Holm p" in rule.reason
 
 
+@pytest.mark.parametrize("name", ["tasks/a+400", "tasks/a@8+400of900", "tasks/a@8+400of500of900"])
+def test_a_second_draw_is_held_against_the_first_whatever_its_budget_is_called(name: str) -> None:
+    again = accuracy(30, metric=f"{name}~2/acc", first=400)
+    (rule,) = decide(accuracy(40, metric=f"{name}/acc"), again, GATE).rules
+    assert (rule.confirmation.outcome, rule.confirmation.fresh) == ("confirmed", 400)
+
+
 @pytest.mark.parametrize(("counted", "code"), [("inconclusive", 3), ("pass", 0), ("fail", 1)])
 def test_what_fails_once_is_not_confirmed_and_the_policy_says_what_that_counts(counted: Any, code: int) -> None:
     gate = GATE.model_copy(update={"on_inconclusive": counted})

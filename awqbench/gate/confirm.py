@@ -17,7 +17,7 @@ from awqbench.gate.results import mapped, results
 from awqbench.gate.trial import Trial
 from awqbench.record.schema import Confirmation, RuleResult
 
-_DRAW = re.compile(r"(\+\d+)~\d+")
+_DRAW = re.compile(r"(\+\d+(?:of\d+)*)~\d+")
 
 
 def shown_failures(trials: Sequence[Trial], rules: Sequence[RuleResult]) -> list[int]:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
+from itertools import count as count_from
+from itertools import pairwise
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,15 +67,22 @@ class Context:
         """Which of its items a budget takes: 1 the first, 2 those after them."""
         return getattr(self.suite, "draw", 1)  # parity is no suite of the spec
 
+    @property
+    def spread(self) -> bool:
+        """Whether a budget takes items from all along, rather than the first ones."""
+        return bool(getattr(self.suite, "spread", False))
+
     def chosen(self, available: int, limit: int | None) -> Sequence[int]:
         """Ascending places of the items this cell measures: `limit` of those available, or all.
 
         A further draw begins where the one before it ended and goes round at the end, so that all draws are of one
-        size. The noise floor's cell measures the draw's leading share.
+        size; see `spread_out` for items from all along. The noise floor's cell measures the draw's leading share.
         """
         count = min(available, limit or available)
         if not count:
             return range(0)
+        if self.spread:
+            return spread_out(available, count, self.draw)[: self.budget(count)]
         start = (self.draw - 1) * count % available
         end = start + self.budget(count)
         return range(start, end) if end <= available else sorted(i % available for i in range(start, end))
@@ -107,15 +117,31 @@ def item_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame[[*ITEM_COLUMNS, *groups]]
 
 
-def budget_suffix(budget: int | None, available: int, draw: int) -> str:
-    """How a budget that leaves items out stands in a metric id: `+100` for the first hundred, `+100~2` for the next.
+def spread_out(available: int, count: int, draw: int) -> list[int]:
+    """One place in each of `count` parts of equal length that make the whole, ascending: a systematic sample.
+
+    The first draw takes each part's first place. Further ones take others, far from those taken before, until a part
+    has none left, and then go round.
+    """
+    ends = [i * available // count for i in range(count + 1)]
+    return [begin + (draw - 1) * _hop(end - begin) % (end - begin) for begin, end in pairwise(ends)]
+
+
+def _hop(length: int) -> int:
+    """The golden section of a length, or the next number that visits all places before it comes back to the first."""
+    return next(hop for hop in count_from(max(1, round(0.618 * length))) if gcd(hop, length) == 1)
+
+
+def budget_suffix(budget: int | None, available: int, draw: int, spread: bool = False) -> str:
+    """How a budget that leaves items out stands in a metric id: `+100` for the first hundred, `+100~2` for the next,
+    `+100of900` for a hundred from all along.
 
     Two protocols never share an id, and the first hundred items are another protocol than all of them. The noise
     floor's share is no budget: its rows pair with the reference's.
     """
     if budget is None or budget >= available:
         return ""
-    return f"+{budget}" + (f"~{draw}" if draw > 1 else "")
+    return f"+{budget}" + (f"of{available}" if spread else "") + (f"~{draw}" if draw > 1 else "")
 
 
 def name_budget(measurement: Measurement, prefix: str, budget: int | None, available: int, draw: int) -> Measurement:

@@ -68,17 +68,17 @@ def stretches(context: Context) -> list[Stretch]:
     windows = text_windows(context, spec.text, spec.window, spec.windows)
     bands = frequency_bands(np.asarray(windows.text))
 
-    def stretch(route: Route, index: int, ids: list[int], batch: str, budget: int) -> Stretch:
-        name = f"{spec.kind}/{windows.protocol(len(ids), budget)}"
+    def stretch(route: Route, index: int, ids: list[int], batch: str, first: int | None = None) -> Stretch:
+        name = f"{spec.kind}/{windows.protocol(len(ids), spec.windows, first)}"
         return Stretch(route, index, ids, name, np.array([bands[token] for token in ids[1:]]), batch)
 
-    numbered = list(zip(windows.places, windows.ids, neighbours(windows.places), strict=True))
-    found = [stretch("prefill", i, ids, batch, spec.windows) for i, ids, batch in numbered]
+    numbered = zip(windows.places, windows.ids, neighbours(windows.places, spec.window), strict=True)
+    found = [stretch("prefill", i, ids, batch) for i, ids, batch in numbered]
     if spec.decode_windows:
         # The decode windows are the starts of the prefill windows: the same text on both paths.
         length = min(spec.decode_window, spec.window)
         places = windows.places[: context.budget(spec.decode_windows)]
-        starts = zip(places, windows.ids, neighbours(places), strict=False)
+        starts = zip(places, windows.ids, neighbours(places, spec.window), strict=False)
         found += [stretch("decode", i, ids[:length], batch, spec.decode_windows) for i, ids, batch in starts]
     return found
 

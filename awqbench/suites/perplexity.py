@@ -49,7 +49,7 @@ def measure(context: Context) -> Measurement:
     metric = mean_metric(
         name,
         losses,
-        neighbours(windows.places),  # windows that follow each other are alike; two models' differences less so
+        neighbours(windows.places, spec.window),  # near windows are alike; two models' differences less so
         unit="perplexity",
         higher_is_better=False,
         pairing="log-ratio",

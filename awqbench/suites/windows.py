@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from awqbench.errors import UserError
 from awqbench.sources.texts import resolve_text
@@ -11,22 +12,31 @@ from awqbench.stats.batches import batches
 from awqbench.suites.base import Context, budget_suffix
 from awqbench.suites.likelihood import encode
 
+# Tokens of a text after which its windows no longer hang together (docs/quality.md has the measurement).
+APART = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Windows of token ids, their places in the text, what it is called, how many it has, which draw this is, and the
-    ids of the whole text."""
+    """Windows of token ids, their places in the text, what it is called, how many it has, which draw this is, whether
+    they are from all along the text, and the ids of the whole text."""
 
     label: str
     ids: list[list[int]]
     places: Sequence[int]
     available: int
     draw: int
+    spread: bool
     text: list[int]
 
-    def protocol(self, window: int, budget: int | None) -> str:
-        """`text@window` for all windows, `text@window+8` for the first eight of more: two protocols, two names."""
-        return f"{self.label}@{window}{budget_suffix(budget, self.available, self.draw)}"
+    def protocol(self, window: int, budget: int | None, first: int | None = None) -> str:
+        """`text@window` for all windows, `+8` after it for the first eight of more, `+8of173` for eight from all along,
+        `+6of8of173` for the `first` six of these: two protocols, two names."""
+        suffix = budget_suffix(budget, self.available, self.draw, self.spread)
+        if first is not None and first < min(budget or self.available, self.available):
+            within = suffix.replace("+", "of") if self.spread else ""
+            suffix = f"+{first}{within}" if within else budget_suffix(first, self.available, self.draw)
+        return f"{self.label}@{window}{suffix}"
 
 
 def text_windows(context: Context, source: str, window: int, budget: int | None) -> Windows:
@@ -51,12 +61,16 @@ def windows_of(
         raise UserError(f"the text {label} has {len(ids)} tokens, fewer than one window of {window}")
     places = context.chosen(available, budget)
     cut = [ids[i * window : (i + 1) * window] for i in places]
-    return Windows(label, cut, places, available, context.draw, ids)
+    return Windows(label, cut, places, available, context.draw, context.spread, ids)
 
 
-def neighbours(places: Sequence[int]) -> list[str]:
-    """Each window's cluster where windows that follow each other are alike: the name of its batch, in order."""
-    codes = batches(len(places)).tolist()
+def neighbours(places: Sequence[int], window: int) -> list[str]:
+    """Each window's cluster where windows that are near each other are alike: the name of its batch, in order.
+
+    `window`: tokens of one. Windows with `APART` tokens between them are a cluster each.
+    """
+    far = all((after - before - 1) * window >= APART for before, after in pairwise(places))
+    codes = range(len(places)) if far else batches(len(places)).tolist()
     ends: dict[int, list[int]] = {}
     for code, place in zip(codes, places, strict=True):
         ends.setdefault(code, []).append(place)

@@ -16,7 +16,7 @@ from awqbench.spec import parse_spec
 from awqbench.suites import perplexity
 from awqbench.suites.base import Context
 from awqbench.suites.means import mean_metric
-from awqbench.suites.windows import neighbours
+from awqbench.suites.windows import APART, neighbours
 
 MakeContext = Callable[..., Context]
 
@@ -74,7 +74,7 @@ def test_the_interval_is_over_batches_of_neighbouring_windows(context: MakeConte
 def test_sixteen_windows_have_three_degrees_of_freedom() -> None:
     """They make 4 batches, here of 4 equal losses: t with 3 degrees of freedom, not 15."""
     losses = [1.0] * 4 + [2.0] * 4 + [3.0] * 4 + [4.0] * 4
-    clusters = neighbours(range(16))
+    clusters = neighbours(range(16), 8)
     found = mean_metric("p", losses, clusters, unit="", protocol="", higher_is_better=False, pairing="log-ratio")
     half = 3.1824 * math.sqrt(5 / 3) / 2
     assert found.value == math.exp(2.5)
@@ -83,10 +83,17 @@ def test_sixteen_windows_have_three_degrees_of_freedom() -> None:
 
 def test_neighbours_are_called_by_their_places() -> None:
     named = ["windows-00004-00006", "windows-00007-00008", "windows-00009-00010", "windows-00011-00012"]
-    assert neighbours(range(4, 13)) == [
+    assert neighbours(range(4, 13), 8) == [
         name for name, size in zip(named, (3, 2, 2, 2), strict=True) for _ in range(size)
     ]
-    assert neighbours([7]) == ["windows-00007-00007"]
+    assert neighbours([7], 8) == ["windows-00007-00007"]
+
+
+def test_windows_from_all_along_a_long_text_are_a_cluster_each() -> None:
+    step = 1 + APART // 256
+    assert len(set(neighbours(range(0, 16 * step, step), 256))) == 16
+    assert len(set(neighbours(range(0, 16 * (step - 1), step - 1), 256))) == 4
+    assert len(set(neighbours(range(16), APART))) == 4  # long, but next to each other
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Do the windows of one text hang together? Losses, paired differences and distances of consecutive windows.
 
-The reference and its 4-bit copies (AWQ, plain rounding) are measured on the first windows of a text. For each series,
-with 1, 4 and 8 windows added up to one: autocorrelations, beside what 95 % of 2,000 random orders of the same windows
-give, and the variance of the mean as batch means show it over that of independent windows. A ratio of 2 makes a bound
-at 5 % one at 12 %. Results: OUT/windows.json, and a table. What is measured already is kept.
+The reference and its 4-bit copies (AWQ, plain rounding) are measured on windows of a text. For each series, with 1, 4
+and 8 windows added up to one: autocorrelations, beside what 95 % of 2,000 random orders of the same windows give, and
+the variance of the mean as batch means show it over that of independent windows. A ratio of 2 makes a bound at 5 % one
+at 12 %. Results: OUT/windows.json, and a table. What is measured already is kept.
 
   windows.py --out runs/windows
 """
@@ -36,9 +36,9 @@ BATCHES = 20  # whose means show the variance: each long beside the correlations
 Floats = npt.NDArray[np.float64]
 
 
-def spec_of_run(model: str, text: str, window: int, windows: int) -> RunSpec:
+def spec_of_run(model: str, text: str, window: int, windows: int, spread: bool) -> RunSpec:
     """The reference's own losses, and the candidates' distances and changes on the same windows."""
-    budget: dict[str, Any] = {"text": text, "window": window, "windows": windows}
+    budget: dict[str, Any] = {"text": text, "window": window, "windows": windows, "spread": spread}
     return parse_spec({
         "threads": 1,
         "model": {"source": model},
@@ -125,9 +125,10 @@ def main() -> None:
     parser.add_argument("--text", default="wikitext2-raw-test")
     parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--windows", type=int, default=200)
+    parser.add_argument("--spread", action="store_true", help="windows from all along the text, not its first ones")
     parser.add_argument("--out", type=Path, default=Path("runs") / "windows")
     asked = parser.parse_args()
-    run = awqbench.run(spec_of_run(asked.model, asked.text, asked.window, asked.windows), asked.out)
+    run = awqbench.run(spec_of_run(asked.model, asked.text, asked.window, asked.windows, asked.spread), asked.out)
     rows = []
     for what, values in series(run):
         for added in (1, 4, 8):
