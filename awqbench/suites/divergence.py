@@ -45,7 +45,7 @@ class Stretch:
     ids: list[int]
     protocol: str  # suite, text, window and budget, as they stand in metric ids
     frequency: Labels  # the frequency band of each predicted token
-    batch: str  # the neighbours that it is alike
+    cluster: str  # the neighbours that it is alike
 
     @property
     def file(self) -> str:
@@ -57,10 +57,6 @@ class Stretch:
         """What its rows are called."""
         return f"{self.route}-{self.index:05d}"
 
-    def cluster(self, what: str) -> str:
-        """A distance is about as large in a window as in its neighbours; a change of loss less so (docs/quality.md)."""
-        return f"window-{self.index:05d}" if what.startswith("log-ppl-ratio") else self.batch
-
 
 def stretches(context: Context) -> list[Stretch]:
     """What is measured, prefill first."""
@@ -68,18 +64,18 @@ def stretches(context: Context) -> list[Stretch]:
     windows = text_windows(context, spec.text, spec.window, spec.windows)
     bands = frequency_bands(np.asarray(windows.text))
 
-    def stretch(route: Route, index: int, ids: list[int], batch: str, first: int | None = None) -> Stretch:
+    def stretch(route: Route, index: int, ids: list[int], cluster: str, first: int | None = None) -> Stretch:
         name = f"{spec.kind}/{windows.protocol(len(ids), spec.windows, first)}"
-        return Stretch(route, index, ids, name, np.array([bands[token] for token in ids[1:]]), batch)
+        return Stretch(route, index, ids, name, np.array([bands[token] for token in ids[1:]]), cluster)
 
     numbered = zip(windows.places, windows.ids, neighbours(windows.places, spec.window), strict=True)
-    found = [stretch("prefill", i, ids, batch) for i, ids, batch in numbered]
+    found = [stretch("prefill", i, ids, near) for i, ids, near in numbered]
     if spec.decode_windows:
         # The decode windows are the starts of the prefill windows: the same text on both paths.
         length = min(spec.decode_window, spec.window)
         places = windows.places[: context.budget(spec.decode_windows)]
         starts = zip(places, windows.ids, neighbours(places, spec.window), strict=False)
-        found += [stretch("decode", i, ids[:length], batch, spec.decode_windows) for i, ids, batch in starts]
+        found += [stretch("decode", i, ids[:length], near, spec.decode_windows) for i, ids, near in starts]
     return found
 
 
@@ -120,7 +116,7 @@ def measure(context: Context) -> Measurement:
 
 def _row(what: str, stretch: Stretch, positions: Positions) -> dict[str, Any]:
     return {
-        "metric": _name(stretch, what), "item_id": stretch.item, "cluster": stretch.cluster(what),
+        "metric": _name(stretch, what), "item_id": stretch.item, "cluster": stretch.cluster,
         "score": float(positions.values[what].mean()), "tokens": len(positions),
     }  # fmt: skip
 
@@ -208,7 +204,7 @@ def _metric(what: str, windows: list[tuple[Stretch, Positions]]) -> Metric:
     return mean_metric(
         _name(stretch, what),
         means.tolist(),
-        [stretch.cluster(what) for stretch, _ in windows],
+        [stretch.cluster for stretch, _ in windows],
         unit=_unit(what),
         protocol=f"{_how(stretch, first, what)}; mean over {len(means)} windows of window means",
         higher_is_better=False,
@@ -231,7 +227,7 @@ def _by_band(windows: list[tuple[Stretch, Positions]]) -> tuple[list[Metric], li
         table = band_table(
             attribute,
             [
-                (s.batch, own, {name: p.values[name] for name in figures})
+                (s.cluster, own, {name: p.values[name] for name in figures})
                 for (s, p), own in zip(windows, labels, strict=True)
             ],
         )
@@ -240,7 +236,7 @@ def _by_band(windows: list[tuple[Stretch, Positions]]) -> tuple[list[Metric], li
             found = [
                 row
                 for (s, p), own in zip(windows, labels, strict=True)
-                for row in band_rows(name, attribute, own, p.values[what], s.item, s.cluster(what))
+                for row in band_rows(name, attribute, own, p.values[what], s.item, s.cluster)
             ]
             metrics.append(
                 mean_metric(

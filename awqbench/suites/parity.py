@@ -69,7 +69,7 @@ def _scored(context: Context) -> Measurement:
         differs.append((stored.argmax(axis=1) != found.argmax).astype(np.float64))
         rows += [
             {"metric": f"{stretch.protocol}/prefill/{what}", "item_id": f"prefill-{stretch.index:05d}",
-             "cluster": f"window-{stretch.index:05d}", "score": float(values.mean()), "tokens": len(values)}
+             "cluster": stretch.cluster, "score": float(values.mean()), "tokens": len(values)}
             for what, values in (("logprob-error", errors[-1]), ("top1-disagreement", differs[-1]))
         ]  # fmt: skip
     prefix = f"{wanted[0].protocol}/prefill"

@@ -39,17 +39,18 @@ def measure(context: Context) -> Measurement:
     scored = context.worker.score(windows.ids, [1] * len(windows.ids), context.progress)
     losses = [item.nll / len(item.logprobs) for item in scored]
     name = f"perplexity/{windows.protocol(spec.window, spec.windows)}"
+    clusters = neighbours(windows.places, spec.window)
     rows = [
         {
-            "metric": name, "item_id": f"window-{i:05d}", "cluster": f"window-{i:05d}", "score": loss, "nll": s.nll,
+            "metric": name, "item_id": f"window-{i:05d}", "cluster": cluster, "score": loss, "nll": s.nll,
             "tokens": len(s.logprobs),
         }
-        for i, loss, s in zip(windows.places, losses, scored, strict=True)
+        for i, cluster, loss, s in zip(windows.places, clusters, losses, scored, strict=True)
     ]  # fmt: skip
     metric = mean_metric(
         name,
         losses,
-        neighbours(windows.places, spec.window),  # near windows are alike; two models' differences less so
+        clusters,
         unit="perplexity",
         higher_is_better=False,
         pairing="log-ratio",

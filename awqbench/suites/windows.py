@@ -13,7 +13,7 @@ from awqbench.suites.base import Context, budget_suffix
 from awqbench.suites.likelihood import encode
 
 # Tokens of a text after which its windows no longer hang together (docs/quality.md has the measurement).
-APART = 4096
+APART = 8192
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,15 @@ def group_of(copy: Path) -> tuple[str, str] | None:
     return (record["attribute"], record["group"]) if record["defect"] == "group" else None
 
 
+def judged_as(metric: str, items: Items) -> Iterator[tuple[str, Items]]:
+    """A distance's windows as a gate takes neighbours of one text, and as it takes those from all along it."""
+    if items.windows:
+        yield f"{metric}, neighbouring windows", items
+        yield f"{metric}, windows from all along", replace(items, windows=False)
+    else:
+        yield metric, items
+
+
 def study(
     name: str, group: tuple[str, str] | None, cells: Sequence[Cell], asked: argparse.Namespace
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -206,11 +216,13 @@ def study(
             continue
         metric = next(m.id for m in candidate.result.metrics if m.id.endswith(end))
         items = paired(reference, candidate, metric)
-        for limit in (0.0, margin) if suite != "divergence" else (margin,):
-            yield from (("tests", row) for row in single_tests(name, metric, items, limit, asked.draws))
-        if suite != "fairness":
-            yield from (("gates", row) for row in rule_draws(name, metric, items, margin, SIZES[suite], asked.draws))
-        elif group:
+        for what, judged in judged_as(metric, items):
+            for limit in (0.0, margin) if suite != "divergence" else (margin,):
+                yield from (("tests", row) for row in single_tests(name, what, judged, limit, asked.draws))
+            if suite != "fairness":
+                found = rule_draws(name, what, judged, margin, SIZES[suite], asked.draws)
+                yield from (("gates", row) for row in found)
+        if suite == "fairness" and group:
             what, items = f"difference of {group[0]}={group[1]}", paired(reference, candidate, metric, group)
             for limit in (0.0, GROUP_MARGIN):
                 yield from (("tests", row) for row in single_tests(name, what, items, limit, asked.draws))
