@@ -64,6 +64,17 @@ AWQBENCH_DEVICE Word4 load_once(const void* from, uint64_t policy) {
                  : "l"(from), "l"(policy));
     return r;
 }
+// Weights that blocks on other processors read too: kept in L2.
+AWQBENCH_DEVICE Word4 load_reused(const void* from) {
+    Word4 r;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r.at[0]), "=r"(r.at[1]), "=r"(r.at[2]), "=r"(r.at[3])
+                 : "l"(from));
+    return r;
+}
+AWQBENCH_DEVICE void store_words(void* to, const Word4& v) {
+    *static_cast<uint4*>(to) = make_uint4(v.at[0], v.at[1], v.at[2], v.at[3]);
+}
 AWQBENCH_DEVICE uint32_t load_word(const void* from) {
     uint32_t r;
     asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(r) : "l"(from));
@@ -153,6 +164,12 @@ AWQBENCH_DEVICE void store_shared_floats(Shared to, Float4 v) {
 AWQBENCH_DEVICE void copy16(Shared to, const void* from, bool fill) {
     const int bytes = fill ? 0 : 16;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+// The same for a ring: what has been copied so far is a group; all but the COUNT newest groups are there.
+AWQBENCH_DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int COUNT>
+AWQBENCH_DEVICE void copies_wait_but() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(COUNT) : "memory");
 }
 AWQBENCH_DEVICE void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 

@@ -13,6 +13,9 @@ AWQBENCH_DEVICE void barrier_fence() { asm volatile("fence.mbarrier_init.release
 AWQBENCH_DEVICE void barrier_expect(Shared barrier, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
+AWQBENCH_DEVICE void barrier_arrive(Shared barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
 AWQBENCH_DEVICE void barrier_wait(Shared barrier, uint32_t parity) {
     asm volatile(
         "{\n"
@@ -36,6 +39,7 @@ AWQBENCH_DEVICE void bulk_copy(Shared to, const void* from, int bytes, Shared ba
 AWQBENCH_DEVICE void barrier_init(Shared, int) { __trap(); }
 AWQBENCH_DEVICE void barrier_fence() { __trap(); }
 AWQBENCH_DEVICE void barrier_expect(Shared, int) { __trap(); }
+AWQBENCH_DEVICE void barrier_arrive(Shared) { __trap(); }
 AWQBENCH_DEVICE void barrier_wait(Shared, uint32_t) { __trap(); }
 AWQBENCH_DEVICE void bulk_copy(Shared, const void*, int, Shared, uint64_t) { __trap(); }
 #endif

@@ -24,6 +24,22 @@ using Pair = uint32_t;
 
 AWQBENCH_HD constexpr Pair twice(uint32_t bits) { return bits * 0x00010001u; }
 
+// The low, or the high, half of a word in both halves.
+AWQBENCH_HD Pair low_twice(uint32_t word) {
+#if defined(__CUDA_ARCH__)
+    return __byte_perm(word, 0, 0x1010);
+#else
+    return twice(word & 0xffffu);
+#endif
+}
+AWQBENCH_HD Pair high_twice(uint32_t word) {
+#if defined(__CUDA_ARCH__)
+    return __byte_perm(word, 0, 0x3232);
+#else
+    return twice(word >> 16);
+#endif
+}
+
 // (word & mask) | exponent, one lop3.
 AWQBENCH_HD Pair insert_bits(uint32_t word, uint32_t mask, uint32_t exponent) {
 #if defined(__CUDA_ARCH__)
@@ -136,12 +152,29 @@ AWQBENCH_HD void decode(uint32_t word, Offsets zero, Pair (&out)[4]) {
     }
 }
 
-// The weights of a pair of differences: (q - z) * scale, rounded once.
+// A scale as scaled() wants it. bfloat16 holds 8 of its 11 significant bits, so there are two: scale = high + low.
 template <int D>
-AWQBENCH_HD Pair scaled(Pair differences, uint16_t scale) {
-    if constexpr (D == kHalf) return fma_pair<D>(differences, twice(scale), twice(0x8000u));  // + -0 keeps the sign of 0
-    const float factor = half_to_float(scale);  // no bfloat16 number in general; the product is exact in float
-    return pair_of<D>(low_float<D>(differences) * factor, high_float<D>(differences) * factor);
+struct Factor {
+    Pair high, low;
+};
+
+// From a half scale that stands in both halves.
+template <int D>
+AWQBENCH_HD Factor<D> factor(Pair scale) {
+    if constexpr (D == kHalf) return {scale, 0};
+    const float whole = half_to_float(static_cast<uint16_t>(scale));
+    const Pair high = pair_of<D>(whole, whole);
+    const float rest = whole - low_float<D>(high);
+    return {high, pair_of<D>(rest, rest)};
+}
+
+// The weights of a pair of differences: (q - z) * scale, rounded once. In bfloat16 (q - z) * low has at most 4 + 3
+// significant bits, so it is exact, and the second rounding is the only one.
+template <int D>
+AWQBENCH_HD Pair scaled(Pair differences, Factor<D> by) {
+    const Pair nothing = twice(0x8000u);  // + -0 keeps the sign of 0
+    if constexpr (D == kHalf) return fma_pair<D>(differences, by.high, nothing);
+    return fma_pair<D>(differences, by.high, fma_pair<D>(differences, by.low, nothing));
 }
 
 }  // namespace awqbench

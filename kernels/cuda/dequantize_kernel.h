@@ -21,14 +21,6 @@ constexpr int kDequantizeThreads = kBlocks * kLanes;
 constexpr int kRowPitch = kTileK * 2 + 16;  // bytes. No bank conflicts: rows g start 4 banks apart, lanes t fill them
 constexpr int kDequantizeShared = kBlocks * kBlockRows * kRowPitch;
 
-AWQBENCH_DEVICE void store_weights(uint16_t* to, const arch::Word4& v) {
-#if defined(__CUDACC__)
-    *reinterpret_cast<uint4*>(to) = make_uint4(v.at[0], v.at[1], v.at[2], v.at[3]);
-#else
-    arch::store_global(to, v);
-#endif
-}
-
 template <int D>
 AWQBENCH_KERNEL(kDequantizeThreads, 1) dequantize_kernel(const Dequantize p) {
     const int lane = arch::thread() % kLanes, block = arch::thread() / kLanes, g = lane / 4, t = lane % 4;
@@ -48,22 +40,23 @@ AWQBENCH_KERNEL(kDequantizeThreads, 1) dequantize_kernel(const Dequantize p) {
         if (i >= count) break;
         const int tile_k = (first + i) * kTileK;
         Offsets zero{};
-        uint32_t scales = 0;
+        Factor<D> factors[2]{};
 #pragma unroll
         for (int s = 0; s < kFragments; ++s) {
             if (s == 0 || (s == 2 && p.group == 32)) {  // padded k read the last group, and are not stored
                 const int group = (tile_k + s * kFragmentK) / p.group;
                 const uint8_t* const step = p.steps + step_byte(row_tile, group < p.groups ? group : p.groups - 1, p.groups);
-                scales = arch::load_word(step + 4 * (8 * block + g));
+                const uint32_t scales = arch::load_word(step + 4 * (8 * block + g));
+                factors[0] = factor<D>(low_twice(scales));
+                factors[1] = factor<D>(high_twice(scales));
                 zero = offsets<D>(arch::load_word(step + kScaleBytes + 8 * block + g / 4 * 4) >> 8 * (g % 4) & 0xffu);
             }
             Pair differences[4];
             decode<D>(words[i].at[s], zero, differences);
 #pragma unroll
             for (int pair = 0; pair < 4; ++pair) {
-                const uint16_t scale = static_cast<uint16_t>(pair % 2 ? scales >> 16 : scales);
                 arch::store_shared(rows + (g + pair % 2 * 8) * kRowPitch + s * 32 + pair / 2 * 16 + t * 4,
-                                   scaled<D>(differences[pair], scale));
+                                   scaled<D>(differences[pair], factors[pair % 2]));
             }
         }
         arch::sync_warp();
@@ -74,7 +67,7 @@ AWQBENCH_KERNEL(kDequantizeThreads, 1) dequantize_kernel(const Dequantize p) {
             const int in_block = r + lane / 8;
             const int64_t row = static_cast<int64_t>(row_tile) * kTileRows + block * kBlockRows + in_block;
             const arch::Word4 eight = arch::load_shared4(rows + in_block * kRowPitch + lane % 8 * 16);
-            if (row < p.N && k < p.K) store_weights(p.weights + row * p.K + k, eight);
+            if (row < p.N && k < p.K) arch::store_words(p.weights + row * p.K + k, eight);
         }
         arch::sync_warp();
     }

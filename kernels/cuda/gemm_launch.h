@@ -80,9 +80,7 @@ int launch(const Request& r, const Device& device) {
     p.groups = static_cast<int>(r.K / r.group);
     p.share = p.panels * p.k_tiles / plan.blocks;
     p.extra = p.panels * p.k_tiles % plan.blocks;
-    // One group per row may end within a tile; all others of 64 and more end with one.
-    const int64_t group_tiles = k_tiles(r.group);
-    p.division = group_tiles < 2 ? 0 : static_cast<uint32_t>((int64_t{1} << 32) / group_tiles + 1);
+    p.division = division_of(r.group);
     p.chunk = plan.chunk;
     p.resident = plan.resident;
     p.aligned = reinterpret_cast<uintptr_t>(r.x) % 16 == 0 && r.x_stride % 8 == 0;

@@ -65,7 +65,12 @@ AWQBENCH_HD Segment first_segment(const Problem& p, int block) {
     return s;
 }
 
-// k tile to group.
+// What group_of_tile takes for k tile to group. One group per row may end within a tile; all others of 64 and more end
+// with one.
+AWQBENCH_HD uint32_t division_of(int64_t group) {
+    const int64_t group_tiles = k_tiles(group);
+    return group_tiles < 2 ? 0 : static_cast<uint32_t>((int64_t{1} << 32) / group_tiles + 1);
+}
 AWQBENCH_HD int group_of_tile(int k_tile, uint32_t division) {
 #if defined(__CUDA_ARCH__)
     return division == 0 ? k_tile : static_cast<int>(__umulhi(static_cast<uint32_t>(k_tile), division));

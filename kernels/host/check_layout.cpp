@@ -105,6 +105,23 @@ void check_decode(const char* name) {
     std::printf("decode %s: %lld values\n", name, static_cast<long long>(values));
 }
 
+// Every finite scale times every difference, rounded once.
+template <int D>
+void check_scaled(const char* name) {
+    int64_t values = 0;
+    for (uint32_t scale = 0; scale < 65536; ++scale) {
+        if ((scale & 0x7c00u) == 0x7c00u) continue;
+        const double s = host::to_float(kHalf, static_cast<uint16_t>(scale));
+        for (int difference = -15; difference <= 15; ++difference, ++values) {
+            const Pair found = scaled<D>(twice(host::to_bits(D, difference)), factor<D>(twice(scale)));
+            const uint16_t expected = host::to_bits(D, difference * s);
+            const bool zeros = (expected & 0x7fffu) == 0 && (found & 0x7fff7fffu) == 0;
+            if (found != twice(expected) && !zeros) fail("a scaled weight is wrong");
+        }
+    }
+    std::printf("scaled %s: %lld values\n", name, static_cast<long long>(values));
+}
+
 struct Weight {
     std::vector<uint32_t> tiles;
     std::vector<uint8_t> steps;
@@ -157,7 +174,7 @@ void weights(const Weight& weight, const char* path) {
             if (at.row >= weight.N || at.k >= weight.K) continue;
             Pair out[4];
             decode<D>(weight.tiles[word], offsets<D>(weight.zero_pair(at.row, at.k / weight.group)), out);
-            const Pair value = scaled<D>(out[pair], weight.scale(at.row, at.k / weight.group));
+            const Pair value = scaled<D>(out[pair], factor<D>(twice(weight.scale(at.row, at.k / weight.group))));
             dense[static_cast<size_t>(at.row * weight.K + at.k)] = static_cast<uint16_t>(value);
             dense[static_cast<size_t>(at.row * weight.K + at.k + 1)] = static_cast<uint16_t>(value >> 16);
         }
@@ -192,6 +209,8 @@ int main(int count, char** arguments) {
         check_step();
         check_decode<kHalf>("half");
         check_decode<kBfloat16>("bfloat16");
+        check_scaled<kHalf>("half");
+        check_scaled<kBfloat16>("bfloat16");
     } else {
         fail("unknown arguments: see the top of check_layout.cpp");
     }

@@ -2,13 +2,16 @@
 // choice; the threads of a block as fibers, warp by warp, in an order of choice.
 //
 // What it watches: every access to global memory lies in a registered range; shared memory starts as NaN and is checked
-// for accesses of two warps to one word with no barrier between them; collective instructions have all 32 lanes at the
+// for accesses of two warps to one word that no barrier orders, of the block or in memory (a clock per warp, passed on by
+// barriers); what the tensor cores read there was fenced by its writer; collective instructions have all 32 lanes at the
 // same instruction; copies that are in flight are NaN until waited for; somebody can always go on. An error ends the
 // process with a line on stderr. What it can't see: memory ordering between blocks (they don't overlap) and time.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <map>
 #include <random>
 
 #include "simt_fiber.h"
@@ -33,18 +36,30 @@ enum class State { kReady, kAtWarp, kAtBlock, kDone };
 struct Copy {  // of cp.async: done when waited for
     uint32_t to;
     const char* from;
-    int bytes, filled;
+    int bytes, filled, group;
 };
 
 struct Lane {
     Fiber fiber;
     State state = State::kDone;
     std::vector<Copy> copies;
+    int groups = 0;        // of copies, committed
+    uint64_t fenced = 0;   // writes up to this one are fenced for the tensor cores
+};
+
+// What a warp knows of the others: all that they did up to these of their own times.
+constexpr int kMostWarps = 32;
+struct Clock {
+    std::array<uint32_t, kMostWarps> at{};
+    void join(const Clock& other) {
+        for (int i = 0; i < kMostWarps; ++i) at[i] = std::max(at[i], other.at[i]);
+    }
 };
 
 struct Warp {
     int arrived = 0;
     const char* operation = nullptr;
+    Clock clock;
     uint64_t in[kLanes][8];   // what the lanes bring to a collective instruction
     uint64_t out[kLanes][8];  // and take away
 };
@@ -55,9 +70,14 @@ struct BulkCopy {  // of cp.async.bulk: done some waits later
     int bytes, delay;
 };
 
-struct WordLog {  // who touched a word of shared memory since the last block barrier
-    int writer = -1, reader = -1;
-    uint32_t written = 0, read = 0;  // epochs
+struct WordLog {  // the last write to a word of shared memory
+    int warp = -1, thread = -1;
+    uint32_t time = 0;    // the warp's own
+    uint64_t number = 0;  // of all writes of the block
+};
+
+struct Handed {  // what a barrier in shared memory passes on: of the phase that goes on, and of the last one
+    Clock arriving, done;
 };
 
 constexpr uint32_t kSharedBase = 4096;  // no valid address is near 0
@@ -66,7 +86,9 @@ struct Machine {
     std::vector<Range> ranges;
     std::vector<char> shared;
     std::vector<WordLog> log;
-    uint32_t epoch = 1;
+    std::vector<uint32_t> reads;  // per word and warp: its time at the last read since the last write
+    std::map<uint32_t, Handed> barriers;
+    uint64_t writes = 0;
     std::vector<std::unique_ptr<Lane>> lanes;
     std::vector<Warp> warps;
     std::vector<BulkCopy> bulk;
@@ -106,16 +128,20 @@ inline char* shared_at(uint32_t address, int bytes, bool write, int warp) {
     const uint32_t at = address - kSharedBase;
     if (address < kSharedBase || at + bytes > m.shared.size()) fail("outside shared memory", at, bytes);
     if (bytes > 1 && at % std::min(bytes, 16) != 0) fail("unaligned access to shared memory", at, bytes);
+    const std::size_t warps = m.warps.size();
     for (uint32_t w = at / 4; w <= (at + bytes - 1) / 4 && warp >= 0; ++w) {
         WordLog& log = m.log[w];
-        if (log.written == m.epoch && log.writer != warp) fail(write ? "race: two writes" : "race: read after write", at);
-        if (write && log.read == m.epoch && log.reader != warp) fail("race: write after read", at);
+        uint32_t* const reads = &m.reads[w * warps];
+        const Clock& known = m.warps[static_cast<std::size_t>(warp)].clock;
+        if (log.warp >= 0 && log.time > known.at[log.warp]) fail(write ? "race: two writes" : "race: read after write", at);
         if (write) {
-            log.written = m.epoch;
-            log.writer = warp;
+            for (std::size_t other = 0; other < warps; ++other) {
+                if (reads[other] > known.at[other]) fail("race: write after read", at);
+                reads[other] = 0;
+            }
+            log = {warp, m.current, known.at[warp], ++m.writes};
         } else {
-            log.reader = log.read == m.epoch && log.reader != warp ? -2 : warp;  // -2: several
-            log.read = m.epoch;
+            reads[warp] = known.at[warp];
         }
     }
     return m.shared.data() + at;
@@ -128,6 +154,22 @@ inline void pause(State state) {
     Lane& lane = *m.lanes[m.current];
     lane.state = state;
     lane.fiber.leave();
+}
+
+// A warp's past becomes `to`'s; what it does from here on does not.
+inline void hand_to(Clock& to) {
+    Clock& own = machine().warps[warp_index()].clock;
+    to.join(own);
+    ++own.at[warp_index()];
+}
+// The warps from `first` on know of each other.
+inline void meet(int first, int count) {
+    Clock all;
+    for (int w = first; w < first + count; ++w) all.join(machine().warps[w].clock);
+    for (int w = first; w < first + count; ++w) {
+        machine().warps[w].clock = all;
+        ++machine().warps[w].clock.at[w];
+    }
 }
 
 // All lanes of a warp meet; the last one runs `act`, then all go on. `operation` names the instruction.
@@ -155,7 +197,7 @@ inline void sync_block() {
     if (++m.at_block < m.live) return pause(State::kAtBlock);
     if (m.live != m.threads) fail("a barrier without the threads that have ended", m.live, m.threads);
     m.at_block = 0;
-    ++m.epoch;
+    meet(0, m.threads / kLanes);
     m.progress = true;
     for (auto& lane : m.lanes)
         if (lane->state == State::kAtBlock) lane->state = State::kReady;
@@ -185,15 +227,23 @@ inline void run_block(int block, int shared_bytes) {
     m.block = block;
     m.shared.assign(static_cast<std::size_t>(shared_bytes), '\xff');
     m.log.assign(static_cast<std::size_t>(shared_bytes) / 4 + 1, WordLog{});
-    m.epoch = 1;
+    m.reads.assign(m.log.size() * m.warps.size(), 0);
+    m.barriers.clear();
+    m.writes = 0;
     m.at_block = 0;
     m.live = m.threads;
     m.bulk.clear();
-    for (auto& warp : m.warps) warp.arrived = 0;
+    for (std::size_t w = 0; w < m.warps.size(); ++w) {
+        m.warps[w].arrived = 0;
+        m.warps[w].clock = Clock{};
+        m.warps[w].clock.at[w] = 1;
+    }
     for (auto& lane : m.lanes) {
         lane->fiber.prepare(lane_main);
         lane->state = State::kReady;
         lane->copies.clear();
+        lane->groups = 0;
+        lane->fenced = 0;
     }
     for (int idle = 0; m.live > 0;) {
         m.progress = false;

@@ -33,6 +33,67 @@ void exchange(Buffers* b, const std::string& mistake) {
     }
 }
 
+// A ring of one stage between two warpgroups: the second fills it from `in`, the first hands it to the tensor cores, which
+// multiply by the unit matrix, and stores the columns.
+void ring(Buffers* b, const std::string& mistake) {
+    const int thread = arch::thread(), lane = thread % kLanes, warp = thread / kLanes;
+    const arch::Shared stage = arch::shared_memory() + 1024, barriers = stage + 1024, turn = stage + 2048;
+    if (thread == 0) {
+        arch::barrier_init(barriers, 4);
+        arch::barrier_init(barriers + 8, 4);
+    }
+    arch::sync_block();
+    const auto arrive = [&](int which) {
+        if (lane == 0) arch::barrier_arrive(barriers + 8 * which);
+    };
+    for (uint32_t round = 0; round < 3; ++round) {
+        if (warp >= 4) {
+            if (mistake != "filled too early") arch::barrier_wait(barriers + 8, ~round & 1);
+            if (thread % 128 < 16) {  // a row of 16 bytes is 8 k of a token; 64 words are 8 tokens x 16 k
+                const int token = thread % 128 / 2, piece = thread % 2;
+                arch::copy16(stage + token * 128 + (piece ^ token) * 16, b->in + 4 * (thread % 128), false);
+            }
+            arch::copies_commit();
+            if (mistake == "ring copy not awaited")
+                arch::copies_wait_but<1>();
+            else
+                arch::copies_wait_but<0>();
+            if (mistake != "no fence") arch::fence_for_group();
+            arch::sync_warp();
+            arrive(0);
+            arch::copies_wait();
+        } else {
+            arch::barrier_wait(barriers, round & 1);
+            const int g = lane / 4, t = lane % 4;
+            float sums[1][4];
+            Pair a[4] = {};  // row r of the first 16 is k r
+            for (int i = 0; warp == 0 && i < 4; ++i) {
+                const int row = g + i % 2 * 8, k = 2 * t + i / 2 * 8;
+                a[i] = row == k ? 0x3c00u : row == k + 1 ? 0x3c000000u : 0u;
+            }
+            arch::group_fence();
+            const uint64_t shape = uint64_t{1} << 62 | uint64_t{64} << 32 | uint64_t{1} << 16;
+            arch::group_multiply<kHalf, 1>(sums, a, shape | (stage >> 4 & 0x3fff), false);
+            arch::group_commit();
+            if (mistake == "fragments changed") a[0] ^= 1;
+            if (mistake == "released too early") arrive(1);
+            if (mistake == "product not awaited")
+                arch::group_wait_but<1>();
+            else
+                arch::group_wait_but<0>();
+            if (mistake != "released too early") arrive(1);
+            if (warp == 0) {
+                const uint32_t r[4] = {pair_of<kHalf>(sums[0][0], sums[0][1]), pair_of<kHalf>(sums[0][2], sums[0][3]), 0, 0};
+                arch::store_columns(turn + lane % 8 * 32 + lane / 8 % 2 * 16 + lane / 16 * 512, r);
+            }
+            if (mistake != "no group barrier") arch::sync_group(0);
+            for (int i = thread; i < 64; i += 128) arch::store_word(b->out + i, arch::load_shared(turn + 4 * i));
+            arch::group_wait_but<0>();
+            arch::sync_group(0);
+        }
+    }
+}
+
 // A warp of one block fetches by bulk copy.
 void fetch(Buffers* b, const std::string& mistake) {
     const arch::Shared shared = arch::shared_memory(), barrier = shared + 1024;
@@ -53,7 +114,7 @@ void fetch(Buffers* b, const std::string& mistake) {
 int main(int argc, char** argv) {
     const std::string mistake = argc > 1 ? argv[1] : "none";
     static Buffers b;
-    for (uint32_t i = 0; i < 64; ++i) b.in[i] = i * i;
+    for (uint32_t i = 0; i < 64; ++i) b.in[i] = i * i;  // as pairs of half: subnormal, exact
     simt::allow(b.in, sizeof b.in, false);
     simt::allow(b.out, sizeof b.out, true);
     for (const simt::Order order : {simt::Order::kForward, simt::Order::kBackward, simt::Order::kShuffled}) {
@@ -62,6 +123,9 @@ int main(int argc, char** argv) {
         for (uint32_t i = 0; i < 64; ++i)
             if (b.out[i] != (63 - i) * (63 - i)) return 1;
         simt::launch([&] { fetch(&b, mistake); }, 1, 32, 1040);
+        simt::launch([&] { ring(&b, mistake); }, 1, 256, 8192);
+        for (uint32_t i = 0; i < 64; ++i)
+            if (b.out[i] != b.in[i]) return 1;
     }
     return 0;
 }

@@ -48,6 +48,8 @@ void store_global(void* to, const T& value) {
 }
 inline uint64_t once_policy() { return 0; }
 inline Word4 load_once(const void* from, uint64_t) { return load_global<Word4>(from); }
+inline Word4 load_reused(const void* from) { return load_global<Word4>(from); }
+inline void store_words(void* to, const Word4& value) { store_global(to, value); }
 inline uint32_t load_word(const void* from) { return load_global<uint32_t>(from); }
 inline uint16_t load_float16(const void* from) { return load_global<uint16_t>(from); }
 inline void store_float16(void* to, uint16_t value) { store_global(to, value); }
@@ -84,18 +86,28 @@ inline void store_shared_floats(Shared to, Float4 value) { std::memcpy(own_share
 inline void copy16(Shared to, const void* from, bool fill) {
     if (!fill) simt::check_global(from, 16, false);
     std::memset(own_shared(to, 16, true), 0xff, 16);
-    simt::machine().lanes[thread()]->copies.push_back({to, static_cast<const char*>(from), 16, fill ? 16 : 0});
+    simt::Lane& lane = *simt::machine().lanes[thread()];
+    lane.copies.push_back({to, static_cast<const char*>(from), 16, fill ? 16 : 0, lane.groups});
 }
-inline void copies_wait() {
-    for (const simt::Copy& c : simt::machine().lanes[thread()]->copies) {
+inline void copies_commit() { ++simt::machine().lanes[thread()]->groups; }
+inline void finish_copies(int group) {  // all before this group
+    std::vector<simt::Copy>& copies = simt::machine().lanes[thread()]->copies;
+    std::size_t done = 0;
+    for (; done < copies.size() && copies[done].group < group; ++done) {
+        const simt::Copy& c = copies[done];
         char* const to = own_shared(c.to, c.bytes, true);
         if (c.filled)
             std::memset(to, 0, 16);
         else
             std::memcpy(to, c.from, 16);
     }
-    simt::machine().lanes[thread()]->copies.clear();
+    copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(done));
 }
+template <int COUNT>
+void copies_wait_but() {
+    finish_copies(simt::machine().lanes[thread()]->groups - COUNT);
+}
+inline void copies_wait() { finish_copies(simt::machine().lanes[thread()]->groups + 1); }
 
 inline void load_matrices(Shared row, uint32_t (&r)[4]) {
     simt::Warp& w = warp_of_thread();
@@ -170,10 +182,14 @@ inline BarrierWord* barrier_at(Shared barrier) {
     if (b->magic != 0x5a) simt::fail("a barrier that was never initialized", barrier);
     return b;
 }
-inline void settle(BarrierWord* b) {
+inline void settle(BarrierWord* b, Shared barrier) {
     if (b->pending != 0 || b->bytes != 0) return;
     b->phase ^= 1;
     b->pending = b->expected;
+    simt::Handed& handed = simt::machine().barriers[barrier];
+    handed.done = handed.arriving;
+    handed.arriving = simt::Clock{};
+    simt::machine().progress = true;
 }
 inline void barrier_init(Shared barrier, int arrivals) {
     const BarrierWord word{static_cast<uint8_t>(arrivals), static_cast<uint8_t>(arrivals), 0, 0x5a, 0};
@@ -185,8 +201,10 @@ inline void barrier_expect(Shared barrier, int bytes) {
     if (b->pending == 0) simt::fail("more arrivals at a barrier than it expects", barrier);
     b->bytes += bytes;
     --b->pending;
-    settle(b);
+    simt::hand_to(simt::machine().barriers[barrier].arriving);
+    settle(b, barrier);
 }
+inline void barrier_arrive(Shared barrier) { barrier_expect(barrier, 0); }
 inline void bulk_copy(Shared to, const void* from, int bytes, Shared barrier, uint64_t) {
     if (bytes % 16 != 0 || to % 16 != 0) simt::fail("a bulk copy that is not in units of 16 bytes", to, bytes);
     for (int i = 0; i < bytes; i += 16) simt::check_global(static_cast<const char*>(from) + i, 16, false);
@@ -197,8 +215,13 @@ inline void bulk_copy(Shared to, const void* from, int bytes, Shared barrier, ui
 // Copies land after a few waits, of whoever waits, in any order.
 inline void barrier_wait(Shared barrier, uint32_t parity) {
     auto& m = simt::machine();
+    const auto passed = [&] {
+        if (barrier_at(barrier)->phase == parity) return false;
+        m.warps[simt::warp_index()].clock.join(m.barriers[barrier].done);
+        return true;
+    };
     for (;;) {
-        if (barrier_at(barrier)->phase != parity) return;
+        if (passed()) return;
         for (std::size_t i = 0; i < m.bulk.size();) {
             simt::BulkCopy& c = m.bulk[i];
             if (--c.delay >= 0) {
@@ -208,11 +231,11 @@ inline void barrier_wait(Shared barrier, uint32_t parity) {
             std::memcpy(simt::shared_at(c.to, c.bytes, true, -1), c.from, static_cast<std::size_t>(c.bytes));
             BarrierWord* const b = barrier_at(c.barrier);
             b->bytes -= c.bytes;
-            settle(b);
+            settle(b, c.barrier);
             m.bulk.erase(m.bulk.begin() + static_cast<std::ptrdiff_t>(i));
         }
         m.progress = m.progress || !m.bulk.empty();
-        if (barrier_at(barrier)->phase != parity) return;
+        if (passed()) return;
         simt::pause(simt::State::kReady);
     }
 }

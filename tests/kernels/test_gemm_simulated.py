@@ -41,6 +41,13 @@ MISTAKES = (
     "barrier not initialized",
     "too few bytes",
     "bulk copy not awaited",
+    "filled too early",
+    "ring copy not awaited",
+    "no fence",
+    "fragments changed",
+    "released too early",
+    "product not awaited",
+    "no group barrier",
 )
 
 
