@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awqbench.ops import attend_binding
+from awqbench.ops.cuda_binding import DTYPES
+
 __all__ = ["MAX_BATCH", "MAX_SIZE", "attend", "reference"]
 
 MAX_BATCH = 64
@@ -33,8 +36,10 @@ def attend(
     q k * scale, and cap * tanh(score / cap) with a cap. With a window only the last `window` places are seen, the new
     one included.
 
-    Queries and keys are rounded to qkv's type once, after norm and rotary; everything else is float32 until the result
-    is rounded. Raises ValueError for sizes that do not belong together.
+    On a CUDA device float16 and bfloat16 run the kernel, all else plain torch. Queries and keys are rounded to qkv's
+    type once, after norm and rotary; everything else is float32 until the result is rounded. Raises ValueError for
+    sizes that do not belong together, on CUDA RuntimeError for keys or values that do not start at a multiple of 16
+    bytes.
     """
     found: Tensor = torch.ops.awqbench.attend.default(
         qkv, cosines, sines, keys, values, length, padding=padding, query_norm=query_norm, key_norm=key_norm, eps=eps,
@@ -126,9 +131,15 @@ def _of(tensor: Tensor) -> list[int]:
     return list(tensor.shape)
 
 
-def _on_any_device(*tensors: Tensor, **options: Any) -> Tensor:
+def _on_cpu(*tensors: Tensor, **options: Any) -> Tensor:
     _check(*tensors, **options)
     return reference(*tensors, **options)
+
+
+def _on_cuda(*tensors: Tensor, **options: Any) -> Tensor:
+    _check(*tensors, **options)
+    run = attend_binding.attend if tensors[0].dtype in DTYPES else reference
+    return run(*tensors, **options)
 
 
 def _shape_only(*tensors: Tensor, **options: Any) -> Tensor:
@@ -144,6 +155,6 @@ _library.define(  # type: ignore[no-untyped-call]
     " int window=0) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
 )
-_library.impl("attend", _on_any_device, "CPU")  # type: ignore[no-untyped-call]
-_library.impl("attend", _on_any_device, "CUDA")  # type: ignore[no-untyped-call]
+_library.impl("attend", _on_cpu, "CPU")  # type: ignore[no-untyped-call]
+_library.impl("attend", _on_cuda, "CUDA")  # type: ignore[no-untyped-call]
 torch.library.register_fake("awqbench::attend", _shape_only, lib=_library)

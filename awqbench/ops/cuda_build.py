@@ -32,7 +32,7 @@ from awqbench.resources import content
 log = logging.getLogger(__name__)
 
 OVERRIDE = "AWQBENCH_CUDA_KERNELS"
-VERSION = 1  # kAwqbenchCudaVersion of kernels/cuda/w4a16.h
+VERSION = 2  # kAwqbenchCudaVersion of kernels/cuda/w4a16.h
 # Compute capability -> the first nvcc that compiles for it. Newer devices run the PTX.
 ARCHITECTURES = {"80": (11, 0), "90a": (12, 0), "120": (12, 8)}
 PTX = "80"

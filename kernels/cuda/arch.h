@@ -29,6 +29,7 @@ using Shared = uint32_t;  // an address in shared memory, as instructions take i
 }  // namespace awqbench::arch
 
 #if !defined(__CUDACC__)
+#include "../host/simt_attend.h"
 #include "../host/simt_ops.h"
 #include "../host/simt_wgmma.h"
 #else
@@ -198,6 +199,7 @@ AWQBENCH_DEVICE void multiply_add(float (&d)[4], const Pair (&a)[4], Pair b0, Pa
 
 }  // namespace awqbench::arch
 
+#include "arch_attend.h"
 #include "arch_bulk.h"
 #include "arch_wgmma.h"
 #endif

@@ -13,7 +13,7 @@
 #define AWQBENCH_API
 #endif
 
-constexpr int kAwqbenchCudaVersion = 1;  // of this interface and of the layout: the binding refuses another
+constexpr int kAwqbenchCudaVersion = 2;  // of this interface and of the layout: the binding refuses another
 
 extern "C" {
 
@@ -29,6 +29,23 @@ AWQBENCH_API int awqbench_cuda_dequantize(const void* tiles, const void* steps, 
 
 // Bytes that awqbench_cuda_gemm needs for partial sums and counters, whatever the variant.
 AWQBENCH_API int64_t awqbench_cuda_workspace(int64_t M, int64_t N, int64_t K, int64_t group, int device);
+
+// The attention of one decoding step: one token for each of `batch` (1 to 64) sequences, whose query, key and value heads
+// are qkv [batch, (heads + 2 key_heads) * size]. `size`: a multiple of 8 up to 256; heads a multiple of key_heads, which
+// times batch may be 4096 (more than 16 query heads per key head: so many sixteens times less). keys and values [batch,
+// key_heads, capacity, size]: the new token is stored at place `length` (int64 on the device, below capacity; else nothing
+// is done). cosines and sines float32 [capacity or more, rotary]; `padding` int64 [batch] or null; head norms float32
+// [size] or null; cap 0 and window 0: none. y [batch, heads * size]. Buffers of 16-bit numbers start at multiples of 16
+// bytes. `workspace` as awqbench_cuda_gemm's, and shared with it. `overlap`: may start before the kernel in front of it
+// has finished.
+AWQBENCH_API int awqbench_cuda_attend(const void* qkv, const float* cosines, const float* sines, void* keys, void* values,
+                                      const int64_t* length, const int64_t* padding, const float* query_norm,
+                                      const float* key_norm, void* y, void* workspace, int64_t workspace_bytes,
+                                      int64_t batch, int64_t heads, int64_t key_heads, int64_t size, int64_t capacity,
+                                      int64_t rotary, int64_t window, double eps, double scale, double cap, int dtype,
+                                      int overlap, void* stream);
+AWQBENCH_API int64_t awqbench_cuda_attend_workspace(int64_t batch, int64_t heads, int64_t key_heads, int64_t size,
+                                                    int64_t capacity, int device);
 
 AWQBENCH_API const char* awqbench_cuda_variants();  // names separated by commas; a name's index is its `variant`
 AWQBENCH_API const char* awqbench_cuda_error(int code);

@@ -1,5 +1,6 @@
 // The C interface of w4a16.h with the simulator underneath: a shared library that the Python binding loads as if there
 // were a GPU. The caller's memory is not watched here, as it comes from torch: the other programs do that.
+#include "../cuda/attend.cu"
 #include "../cuda/dequantize.cu"
 #include "../cuda/gemm.cu"
 #include "../cuda/gemm_bfloat16.cu"

@@ -5,7 +5,8 @@
 // for accesses of two warps to one word that no barrier orders, of the block or in memory (a clock per warp, passed on by
 // barriers); what the tensor cores read there was fenced by its writer; collective instructions have all 32 lanes at the
 // same instruction; copies that are in flight are NaN until waited for; somebody can always go on. An error ends the
-// process with a line on stderr. What it can't see: memory ordering between blocks (they don't overlap) and time.
+// process with a line on stderr. Partial sums reach other blocks by a fence of the thread that stored them, or too late.
+// What it can't see: other memory ordering between blocks (they don't overlap) and time.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +28,7 @@ constexpr int kLanes = 32;
 
 struct Range {
     const char *begin, *end;
-    bool writable;
+    bool writable, readable;
 };
 
 enum class Order { kForward, kBackward, kShuffled };
@@ -39,10 +40,16 @@ struct Copy {  // of cp.async: done when waited for
     int bytes, filled, group;
 };
 
+struct Store {  // to other blocks: there after a fence of the thread, else when the kernel has ended
+    char* to;
+    char value[16];
+};
+
 struct Lane {
     Fiber fiber;
     State state = State::kDone;
     std::vector<Copy> copies;
+    std::vector<Store> stores;
     int groups = 0;        // of copies, committed
     uint64_t fenced = 0;   // writes up to this one are fenced for the tensor cores
 };
@@ -92,6 +99,7 @@ struct Machine {
     std::vector<std::unique_ptr<Lane>> lanes;
     std::vector<Warp> warps;
     std::vector<BulkCopy> bulk;
+    std::vector<Store> unfenced;  // of threads that have ended
     std::function<void()> body;
     int threads = 0, block = 0, grid = 0, current = 0, at_block = 0, live = 0;
     bool progress = false;
@@ -105,9 +113,9 @@ inline Machine& machine() {
     return m;
 }
 
-inline void allow(const void* p, std::size_t bytes, bool writable) {
+inline void allow(const void* p, std::size_t bytes, bool writable, bool readable = true) {
     const char* begin = static_cast<const char*>(p);
-    machine().ranges.push_back({begin, begin + bytes, writable});
+    machine().ranges.push_back({begin, begin + bytes, writable, readable});
 }
 inline void forget_ranges() { machine().ranges.clear(); }
 
@@ -117,6 +125,7 @@ inline void check_global(const void* p, int bytes, bool write) {
     for (const Range& r : machine().ranges)
         if (at >= r.begin && at + bytes <= r.end) {
             if (write && !r.writable) fail("write to an input", at - r.begin);
+            if (!write && !r.readable) fail("read of an output", at - r.begin);
             return;
         }
     fail(write ? "write outside every buffer" : "read outside every buffer", machine().block, machine().current);
@@ -208,6 +217,7 @@ inline void lane_main() {
     m.body();
     Lane& lane = *m.lanes[m.current];
     if (!lane.copies.empty()) fail("a thread ended with copies on their way");
+    m.unfenced.insert(m.unfenced.end(), lane.stores.begin(), lane.stores.end());
     lane.state = State::kDone;
     --m.live;
     m.progress = true;
@@ -242,6 +252,7 @@ inline void run_block(int block, int shared_bytes) {
         lane->fiber.prepare(lane_main);
         lane->state = State::kReady;
         lane->copies.clear();
+        lane->stores.clear();
         lane->groups = 0;
         lane->fenced = 0;
     }
@@ -281,6 +292,8 @@ inline void launch(std::function<void()> body, int grid, int threads, int shared
     m.lanes.resize(static_cast<std::size_t>(threads));
     m.warps.resize(static_cast<std::size_t>(threads / kLanes));
     for (const int block : ordered(grid, m.order, m.random)) run_block(block, shared_bytes);
+    for (const Store& store : m.unfenced) std::memcpy(store.to, store.value, sizeof store.value);
+    m.unfenced.clear();
 }
 
 }  // namespace simt

@@ -11,6 +11,7 @@ using namespace awqbench;
 
 struct alignas(256) Buffers {
     uint32_t in[64], out[64];
+    arch::Float4 sums[2];
 };
 
 // Two warps copy 64 words through shared memory, each the words of the other.
@@ -27,6 +28,7 @@ void exchange(Buffers* b, const std::string& mistake) {
     const uint32_t other = arch::load_shared(shared + 4 * (63 - thread));
     if (mistake == "overwritten") arch::store_shared(shared + 4 * thread, 0);
     arch::store_word(b->out + thread, other);
+    if (mistake == "read of output") arch::load_word(b->out + thread);
     if (thread % 4 == 0) {
         arch::copy16(shared + 512 + 4 * thread, b->in + thread, false);
         if (mistake != "copy not awaited") arch::copies_wait();
@@ -109,6 +111,29 @@ void fetch(Buffers* b, const std::string& mistake) {
         if (arch::load_shared(shared + 4 * i) != b->in[i]) simt::fail("the bulk copy brought something else");
 }
 
+// A lane's 8x8 matrix of 16-bit numbers comes back transposed.
+void turn() {
+    const arch::Shared shared = arch::shared_memory();
+    const int lane = arch::thread(), g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 8; ++i) arch::store_shared_float16(shared + 16 * lane + 2 * i, static_cast<uint16_t>(8 * lane + i));
+    arch::sync_block();
+    uint32_t r[4];
+    arch::load_matrices_turned(shared + 16 * lane, r);
+    for (uint32_t m = 0; m < 4; ++m)
+        if ((r[m] & 0xffffu) != 64 * m + 16 * t + g || r[m] >> 16 != 64 * m + 16 * t + 8 + g) simt::fail("a matrix is not turned");
+}
+
+// The second block to arrive reads what both have stored.
+void add_up(Buffers* b, const std::string& mistake) {
+    if (arch::thread() != 0) return;
+    arch::store_partial(b->sums + arch::block(), {{1.f, 0.f, 0.f, 0.f}});
+    if (mistake != "sum not fenced") arch::fence();
+    if (arch::count_up(b->out) != 1) return;
+    arch::fence();
+    const float sum = arch::load_partial(b->sums).at[0] + arch::load_partial(b->sums + 1).at[0];
+    if (sum != 2) simt::fail("a partial sum is not there");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -116,7 +141,8 @@ int main(int argc, char** argv) {
     static Buffers b;
     for (uint32_t i = 0; i < 64; ++i) b.in[i] = i * i;  // as pairs of half: subnormal, exact
     simt::allow(b.in, sizeof b.in, false);
-    simt::allow(b.out, sizeof b.out, true);
+    simt::allow(b.out, sizeof b.out, true, mistake != "read of output");
+    simt::allow(b.sums, sizeof b.sums, true);
     for (const simt::Order order : {simt::Order::kForward, simt::Order::kBackward, simt::Order::kShuffled}) {
         simt::machine().order = order;
         simt::launch([&] { exchange(&b, mistake); }, 2, 64, 1024);
@@ -126,6 +152,10 @@ int main(int argc, char** argv) {
         simt::launch([&] { ring(&b, mistake); }, 1, 256, 8192);
         for (uint32_t i = 0; i < 64; ++i)
             if (b.out[i] != b.in[i]) return 1;
+        simt::launch(turn, 1, 32, 512);
+        b.out[0] = 0;
+        std::memset(b.sums, 0xff, sizeof b.sums);
+        simt::launch([&] { add_up(&b, mistake); }, 2, 32, 16);
     }
     return 0;
 }

@@ -54,14 +54,23 @@ inline uint32_t load_word(const void* from) { return load_global<uint32_t>(from)
 inline uint16_t load_float16(const void* from) { return load_global<uint16_t>(from); }
 inline void store_float16(void* to, uint16_t value) { store_global(to, value); }
 inline Float4 load_partial(const Float4* from) { return load_global<Float4>(from); }
-inline void store_partial(Float4* to, Float4 value) { store_global(to, value); }
+inline void store_partial(Float4* to, Float4 value) {
+    simt::check_global(to, sizeof value, true);
+    simt::Store store{reinterpret_cast<char*>(to), {}};
+    std::memcpy(store.value, &value, sizeof value);
+    simt::machine().lanes[thread()]->stores.push_back(store);
+}
 inline uint32_t count_up(uint32_t* counter) {
     const uint32_t before = load_global<uint32_t>(counter);
     store_global(counter, before + 1);
     return before;
 }
 inline void store_word(uint32_t* to, uint32_t value) { store_global(to, value); }
-inline void fence() {}
+inline void fence() {
+    std::vector<simt::Store>& stores = simt::machine().lanes[thread()]->stores;
+    for (const simt::Store& store : stores) std::memcpy(store.to, store.value, sizeof store.value);
+    stores.clear();
+}
 inline void wait_for_previous_kernel() {}
 inline void let_next_kernel_start() {}
 

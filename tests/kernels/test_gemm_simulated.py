@@ -38,6 +38,8 @@ MISTAKES = (
     "no barrier",
     "overwritten",
     "copy not awaited",
+    "read of output",
+    "sum not fenced",
     "barrier not initialized",
     "too few bytes",
     "bulk copy not awaited",

@@ -1,0 +1,58 @@
+// What the attention kernel uses beside the instructions of arch.h.
+#pragma once
+
+namespace awqbench::arch {
+
+// A number that an earlier kernel counts up: from L2, never from what an L1 cache has kept.
+AWQBENCH_DEVICE int64_t load_count(const int64_t* from) {
+    int64_t r;
+    asm volatile("ld.relaxed.gpu.global.s64 %0, [%1];" : "=l"(r) : "l"(from) : "memory");
+    return r;
+}
+AWQBENCH_DEVICE float load_float(const float* from) {
+    float r;
+    asm volatile("ld.global.f32 %0, [%1];" : "=f"(r) : "l"(from) : "memory");
+    return r;
+}
+AWQBENCH_DEVICE Word4 load16(const void* from) {
+    Word4 r;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r.at[0]), "=r"(r.at[1]), "=r"(r.at[2]), "=r"(r.at[3])
+                 : "l"(from)
+                 : "memory");
+    return r;
+}
+AWQBENCH_DEVICE void store8(void* to, uint32_t low, uint32_t high) {
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(low), "r"(high) : "memory");
+}
+
+AWQBENCH_DEVICE void store_shared_float16(Shared to, uint16_t value) {
+    asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(value) : "memory");
+}
+AWQBENCH_DEVICE void store_shared_pair(Shared to, float low, float high) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(low), "f"(high) : "memory");
+}
+// load_matrices, each 8x8 matrix transposed.
+AWQBENCH_DEVICE void load_matrices_turned(Shared row, uint32_t (&r)[4]) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+AWQBENCH_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
+AWQBENCH_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
+// 2^x and 1 / x to about 2^-22, 0 for minus infinity and for infinity; 1 / sqrt(x).
+AWQBENCH_DEVICE float power_of_two(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+AWQBENCH_DEVICE float reciprocal(float x) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+AWQBENCH_DEVICE float inverse_root(float x) { return rsqrtf(x); }
+
+}  // namespace awqbench::arch
