@@ -303,3 +303,18 @@ def test_sizes_beyond_it_are_decoded_otherwise(make):
     assert not runtime.static.fused.fits(1, 256)  # made for 128 positions
     agree(runtime, plain, 65, 3, 5)
     assert isinstance(runtime.begin(65, 5, padded=True), TransformersDecoding)  # its own step takes no padding
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "phi3"])
+@torch.no_grad()
+def test_a_graph_on_the_device(family, make):
+    device = torch.device("cuda")
+    model = make(family).to(device)
+    plain = copy.deepcopy(model)
+    runtime = attach(model, device, "cuda-graph")
+    assert runtime.name == "cuda-graph, fused"
+    for seed in range(2):
+        tokens = ids(2, 40, seed)
+        own = decoded(TransformersDecoding(plain, device), tokens, 5)
+        assert_close(decoded(runtime.begin(2, 40), tokens, 5), own, 1e-2)
