@@ -14,6 +14,8 @@ import torch
 
 from awqbench.errors import InvalidMeasurement, UserError, unknown_choice
 from awqbench.kernelbench import machine, peers
+from awqbench.kernelbench.attention_bench import OURS as ATTEND
+from awqbench.kernelbench.attention_bench import attention_lines, benchmark_attention
 from awqbench.kernelbench.bench import DeviceLost, Settings, benchmark
 from awqbench.kernelbench.bench_options import BenchOptions
 from awqbench.kernelbench.budget import Budget
@@ -22,7 +24,7 @@ from awqbench.kernelbench.compare import OURS, averages, best_variants, compare,
 from awqbench.kernelbench.implementation import Implementation
 from awqbench.kernelbench.ours import our_kernels
 from awqbench.kernelbench.report import averages_lines, measurement_lines, variant_lines
-from awqbench.kernelbench.results import Measurement, Session, load, save
+from awqbench.kernelbench.results import AttentionTime, Measurement, Session, load, save
 from awqbench.kernelbench.timers import CpuTimer, GraphTimer
 from awqbench.resources import content
 
@@ -64,7 +66,16 @@ def bench_session(options: BenchOptions, device: torch.device, quiet: bool = Fal
     settings = Settings(machine.cache_bytes(device), options.runs, setup_limit=patience)
     if device.type != "cuda":
         settings = replace(settings, least_launches=2, replays=3)
+
+    def keep_attention(measured: Sequence[AttentionTime]) -> None:
+        session.after = state.read()
+        save(path, session)
+        for line in attention_lines(session, measured) if not quiet else ():
+            print(line, flush=True)
+
     try:
+        first = units[0]
+        benchmark_attention(session, device, timer, budget, settings, first.mode, first.dtype, left_out, keep_attention)
         session.complete = benchmark(session, units, contenders, device, timer, budget, settings, keep, state.read)
     except KeyboardInterrupt:
         print(f"\nwhat was measured is in {path}; to go on: the same command with --session {session.id}", flush=True)
@@ -90,6 +101,11 @@ def _told(path: Path, session: Session, quiet: bool) -> dict[str, Any]:
         f"{each.contender} {each.n}x{each.k} g{each.group} M={each.m} {each.dtype}: {each.status}, {each.detail}"
         for each in session.measurements
         if is_ours(each) and each.status in {"wrong", "failed"}
+    ]
+    found["bad"] += [
+        f"{each.contender} {each.model} context {each.context} batch {each.batch}: {each.status}, {each.detail}"
+        for each in session.attention
+        if each.contender.startswith(ATTEND) and each.status in {"wrong", "failed"}
     ]
     for line in found["bad"] if not quiet else ():
         print(f"FAILING {line}")

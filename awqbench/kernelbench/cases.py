@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from awqbench.errors import unknown_choice
+from awqbench.kernelbench.attention_checks import ATTENTION
 from awqbench.kernelbench.checks import CHECKS, Case
 from awqbench.kernelbench.problem import Shape
 from awqbench.kernelbench.shapes import BATCHES, MODELS, ODD_N, SHARDS, fitting_groups
@@ -70,8 +71,8 @@ def all_cases(quick: bool = False, only: str | None = None) -> list[Case]:
     """
     wanted = [name.strip() for name in only.split(",")] if only else list(CHECKS)
     for name in wanted:
-        if name not in {*CHECKS, SANITIZER}:
-            raise unknown_choice("check", name, [*CHECKS, SANITIZER])
+        if name not in {*CHECKS, *ATTENTION, SANITIZER}:
+            raise unknown_choice("check", name, [*CHECKS, *ATTENTION, SANITIZER])
     cases = [*small_cases()] if quick else [*small_cases(), *middle_cases(), *large_cases()]
     return [case for case in dict.fromkeys(cases) if case.check in wanted]  # two models share a layer
 

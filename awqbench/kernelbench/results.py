@@ -55,6 +55,32 @@ class Measurement:
         return Series(self.runs, self.spread) if self.status == "timed" else None
 
 
+@dataclass(frozen=True)
+class AttentionTime:
+    """The attention of one decoding step by one contender. `bytes`: keys and values, read once; `status`, `runs` and
+    `spread` as of a Measurement."""
+
+    contender: str
+    model: str
+    heads: int
+    key_heads: int
+    size: int
+    batch: int
+    context: int
+    dtype: str
+    mode: str
+    bytes: int
+    status: str
+    detail: str = ""
+    runs: tuple[float, ...] = ()
+    spread: float = 0.0
+
+    @property
+    def series(self) -> Series | None:
+        """The times, where there are any."""
+        return Series(self.runs, self.spread) if self.status == "timed" else None
+
+
 @dataclass
 class Session:
     """One run of the benchmark. `id` is its beginning, in UTC; `peers` says of each why it is missing or how it was
@@ -72,6 +98,7 @@ class Session:
     command: str = ""
     complete: bool = False
     measurements: list[Measurement] = field(default_factory=list)
+    attention: list[AttentionTime] = field(default_factory=list)
 
 
 @dataclass
@@ -93,9 +120,13 @@ class Results:
         """As text, a measurement a line; the same sessions give the same text."""
         sessions = []
         for session in map(asdict, self.sessions):
-            lines = ",\n   ".join(json.dumps(each, ensure_ascii=False) for each in session.pop("measurements"))
+            lists = ""
+            for name in ("attention", "measurements"):
+                lines = ",\n   ".join(json.dumps(each, ensure_ascii=False) for each in session.pop(name))
+                if lines or name == "measurements":
+                    lists += f',\n   "{name}": [\n   {lines}\n  ]'
             head = json.dumps(session, indent=2, ensure_ascii=False).removesuffix("\n}").replace("\n", "\n ")
-            sessions.append(f' {head},\n   "measurements": [\n   {lines}\n  ]}}')
+            sessions.append(f" {head}{lists}}}")
         head = f'"schema": {self.schema},\n "device": {json.dumps(self.device)}'
         listed = ",\n".join(sessions)
         return f'{{{head},\n "sessions": [\n{listed}\n ]}}\n'
@@ -135,4 +166,5 @@ def by_problem(measurements: Iterable[Measurement]) -> dict[tuple[Shape, int, st
 
 def _session(data: dict[str, Any]) -> Session:
     measured = [Measurement(**{**each, "runs": tuple(each["runs"])}) for each in data["measurements"]]
-    return Session(**{**data, "measurements": measured})
+    attention = [AttentionTime(**{**each, "runs": tuple(each["runs"])}) for each in data.get("attention", ())]
+    return Session(**{**data, "measurements": measured, "attention": attention})

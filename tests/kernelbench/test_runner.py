@@ -13,6 +13,7 @@ from kernelbench_planted import Faithful, RaisesOnWide
 
 from awqbench.errors import BackendUnavailable, UserError
 from awqbench.kernelbench import child
+from awqbench.kernelbench.attention_checks import attention_items
 from awqbench.kernelbench.budget import Budget
 from awqbench.kernelbench.cases import all_cases, large_cases, middle_cases, small_cases, tiny_cases
 from awqbench.kernelbench.checks import Case
@@ -53,8 +54,10 @@ def test_small_shapes_of_every_kernel_come_before_large_ones_of_any() -> None:
     assert [case for kernel, case in work if kernel is first] == all_cases()
     assert [case for kernel, case in work if kernel is second] == all_cases()[: -len(last)]
     assert work.index((first, last[-1])) < work.index((second, all_cases()[small]))
-    assert len(work) == 2 * (len(all_cases()) - len(last)) + len(last)
-    assert [case for _, case in items([first], tiny=True)] == list(tiny_cases())
+    attention = attention_items(quick=False, tiny=False, only=None)
+    assert len(work) == 2 * (len(all_cases()) - len(last)) + len(last) + len(attention)
+    tiny = items([first], tiny=True)
+    assert [case for _, case in tiny if isinstance(case, Case)] == list(tiny_cases())
 
 
 def test_what_raises_is_a_row_and_the_rest_goes_on() -> None:
