@@ -11,6 +11,7 @@ from awqbench.kernelbench.problem import Shape
 from awqbench.kernelbench.shapes import BATCHES, MODELS, ODD_N, SHARDS, fitting_groups
 
 SMALL = (1, 2, 8, 9, 16, 17, 33, 64)
+MANY = (65, 97, 129, 257)  # past the kernels for few rows
 BOTH = ("fp16", "bf16")
 SANITIZER = "sanitizer"
 
@@ -22,15 +23,16 @@ def small_cases() -> Iterator[Case]:
         yield Case("round-trip", shape, (1,))
         for dtype in BOTH:
             yield Case("one-hot", shape, (16,), dtype)
-            yield Case("exact", shape, SMALL, dtype)
-            yield Case("accuracy", shape, SMALL, dtype, bias=group == 32)
+            yield Case("one-hot", shape, (128,), dtype)
+            yield Case("exact", shape, (*SMALL, 97, 257), dtype)
+            yield Case("accuracy", shape, (*SMALL, 97, 257), dtype, bias=group == 32)
     for n in ODD_N[:3]:
-        yield Case("accuracy", Shape(n, 96, 32), SMALL, bias=True)  # one and a half tiles of k
+        yield Case("accuracy", Shape(n, 96, 32), (*SMALL, 97, 257), bias=True)  # one and a half tiles of k
         yield Case("one-hot", Shape(n, 96, 96), (8,))
     for check in ("repeat", "strides", "empty", "graph", "streams"):
-        yield Case(check, Shape(192, 512, 128), (1, 8, 17, 64))
-        yield Case(check, Shape(72, 352, 32), (3, 33), "bf16", bias=check not in {"streams"})
-    yield Case("chain", Shape(320, 320, 64), (1, 8, 17, 64))
+        yield Case(check, Shape(192, 512, 128), (1, 8, 17, 64, 65, 257))
+        yield Case(check, Shape(72, 352, 32), (3, 33, 129), "bf16", bias=check not in {"streams"})
+    yield Case("chain", Shape(320, 320, 64), (1, 8, 17, 64, 129))
 
 
 def middle_cases() -> Iterator[Case]:
@@ -40,16 +42,18 @@ def middle_cases() -> Iterator[Case]:
             yield Case("accuracy", Shape(4096, 4096, group), BATCHES, dtype)
     yield Case("one-hot", Shape(1024, 4096, 128), (64,))
     for check in ("repeat", "graph", "streams"):
-        yield Case(check, Shape(4096, 4096, 128), (1, 2, 8, 16, 17, 32, 64))
-        yield Case(check, Shape(6144, 4096, 32), (1, 16, 64), "bf16")
-    yield Case("chain", Shape(4096, 4096, 128), (1, 8, 16, 33, 64))
+        yield Case(check, Shape(4096, 4096, 128), (1, 2, 8, 16, 17, 32, 64, 128, 512))
+        yield Case(check, Shape(6144, 4096, 32), (1, 16, 64, 256), "bf16")
+    yield Case("chain", Shape(4096, 4096, 128), (1, 8, 16, 33, 64, 257))
     for n in ODD_N:
         for k in (64, 192, 33 * 32, 4096):
             for group in fitting_groups(k)[:1]:
                 yield Case("accuracy", Shape(n, k, group), BATCHES, bias=True)
     for n, k in SHARDS:
         for group in fitting_groups(k):
-            yield Case("accuracy", Shape(n, k, group), SMALL, "bf16" if group == 64 else "fp16", bias=group == 32)
+            yield Case(
+                "accuracy", Shape(n, k, group), (*SMALL, *MANY), "bf16" if group == 64 else "fp16", bias=group == 32
+            )
 
 
 def large_cases() -> Iterator[Case]:
@@ -57,7 +61,7 @@ def large_cases() -> Iterator[Case]:
     for model in MODELS.values():
         for n, k in model.values():
             yield Case("accuracy", Shape(n, k, 128), (1, 7, 16, 33, 64, 257))
-            yield Case("repeat", Shape(n, k, 128), (1, 16, 64), "bf16")
+            yield Case("repeat", Shape(n, k, 128), (1, 16, 64, 129, 512), "bf16")
     yield Case("accuracy", Shape(151936, 4096, 128), (1, 64), "bf16")
     for n, k in MODELS["llama3-8b"].values():
         for dtype in BOTH:
@@ -81,4 +85,4 @@ def tiny_cases() -> Iterator[Case]:
     """What compute-sanitizer watches, at a hundredth of the speed: ragged edges, every dtype, few rows and many."""
     for shape in (Shape(72, 352, 32), Shape(200, 256, 128), Shape(64, 96, 96)):
         for dtype in BOTH:
-            yield Case("accuracy", shape, (1, 9, 64), dtype, bias=dtype == "fp16")
+            yield Case("accuracy", shape, (1, 9, 64, 65, 129), dtype, bias=dtype == "fp16")

@@ -205,20 +205,22 @@ def check_streams(kernel: Implementation, case: Case, device: torch.device) -> s
     if device.type != "cuda":
         raise Skipped("streams need a GPU")
     first, packed = _packed(kernel, case, device)
-    second = random_problem(case.shape, max(case.batches), first.x.dtype, device, seed=case.seed + 1)
-    pairs = [(packed, first.x), (kernel.pack(second.weights, None, first.x.dtype), second.x)]
-    expected = [kernel.run(weights, x) for weights, x in pairs]
-    streams = [torch.cuda.Stream() for _ in pairs]  # type: ignore[no-untyped-call]
-    torch.cuda.synchronize()
-    found: list[list[Tensor]] = [[], []]
-    for _ in range(20):
-        for stream, (weights, x), kept in zip(streams, pairs, found, strict=True):
-            with torch.cuda.stream(stream):
-                kept.append(kernel.run(weights, x))
-    torch.cuda.synchronize()
-    for kept, right in zip(found, expected, strict=True):
-        for y in kept:
-            same(y, right, "a run beside another stream")
+    second = random_problem(case.shape, len(first.x), first.x.dtype, device, bias=case.bias, seed=case.seed + 1)
+    weights = packed, kernel.pack(second.weights, second.bias, first.x.dtype)
+    streams = [torch.cuda.Stream() for _ in weights]  # type: ignore[no-untyped-call]
+    for m in _accepted(kernel, case):
+        pairs = list(zip(weights, (first.x[:m], second.x[:m]), strict=True))
+        expected = [kernel.run(weight, x) for weight, x in pairs]
+        torch.cuda.synchronize()
+        found: list[list[Tensor]] = [[], []]
+        for _ in range(20):
+            for stream, (weight, x), kept in zip(streams, pairs, found, strict=True):
+                with torch.cuda.stream(stream):
+                    kept.append(kernel.run(weight, x))
+        torch.cuda.synchronize()
+        for kept, right in zip(found, expected, strict=True):
+            for y in kept:
+                same(y, right, f"M={m}: a run beside another stream")
     return "bit-equal"
 
 
@@ -244,8 +246,8 @@ def _chained(kernel: Implementation, packed: Any, x: Tensor) -> Tensor:
 
 def _packed(kernel: Implementation, case: Case, device: torch.device) -> tuple[Problem, Any]:
     dtype = DTYPES[case.dtype]
-    _accepted(kernel, case)
-    problem = random_problem(case.shape, max(case.batches), dtype, device, bias=case.bias, seed=case.seed)
+    rows = max(_accepted(kernel, case))
+    problem = random_problem(case.shape, rows, dtype, device, bias=case.bias, seed=case.seed)
     return problem, kernel.pack(problem.weights, problem.bias, dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from awqbench.errors import BackendUnavailable, unknown_choice
 from awqbench.kernelbench.implementation import Implementation
 from awqbench.kernelbench.problem import Shape
-from awqbench.ops import cuda, cuda_binding, cuda_layout
+from awqbench.ops import cuda, cuda_binding, cuda_layout, cuda_prefill
 from awqbench.quantization.tensor import QuantizedTensor
 
 
@@ -74,13 +75,82 @@ class Variant(Operator):
         """See Implementation."""
         if x.shape[0] == 0:
             return x.new_empty(0, packed["n"])
-        return cuda.gemm(
+        return self.product(
             x, packed["tiles"], packed["steps"], packed["bias"], packed["n"], packed["group"], self.variant
         )
 
+    def product(self, *arguments: Any) -> Tensor:
+        """The function that is called, with what it takes."""
+        return cuda.gemm(*arguments)
+
+
+class ManyRows(Variant):
+    """One of the ways for more than 64 rows."""
+
+    def __init__(self, device: torch.device, variant: int, name: str) -> None:
+        super().__init__(device, variant, name)
+        self.raw_rows = 0
+
+    def refusal(self, shape: Shape, m: int, dtype: torch.dtype) -> str | None:
+        """What the layout does not hold, and few rows."""
+        if m <= cuda.MAX_ROWS:
+            return f"{m} rows (more than {cuda.MAX_ROWS})"
+        return Operator.refusal(self, shape, m, dtype)
+
+
+class Prefill(ManyRows):
+    """One variant of the kernel for many rows, by number; also its C function."""
+
+    def __init__(self, device: torch.device, variant: int, name: str) -> None:
+        super().__init__(device, variant, name)
+        self.raw_rows = sys.maxsize
+
+    def product(self, *arguments: Any) -> Tensor:
+        """See Variant."""
+        return cuda_prefill.prefill(*arguments)
+
+    def run_into(self, packed: Any, x: Tensor, y: Tensor, workspace: Tensor) -> None:
+        """See Implementation."""
+        weights = packed["tiles"], packed["steps"], packed["bias"]
+        stream = cuda_binding.current_stream(x.get_device())
+        cuda_prefill.launch(x, *weights, y, workspace, packed["group"], self.variant, stream)
+
+    def workspace_bytes(self, packed: Any, m: int) -> int:
+        """See Implementation."""
+        index = packed["tiles"].get_device()
+        size = cuda_prefill.scratch_bytes(m, packed["n"], packed["k"], packed["group"], index, self.variant)
+        return max(size or 0, 1)
+
+
+class Dense(ManyRows):
+    """All weights dequantized, then cuBLAS."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device, 0, "dense")
+
+    def product(self, *arguments: Any) -> Tensor:
+        """See Variant."""
+        return cuda.through_dense(*arguments[:-1])
+
+
+class Repeated(ManyRows):
+    """The kernel for up to 64 rows, several times: worth a look just above its limit."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device, 0, "repeated")
+
+    def refusal(self, shape: Shape, m: int, dtype: torch.dtype) -> str | None:
+        """The same as of all, and more than four launches."""
+        return f"{m} rows (at most 256)" if m > 256 else super().refusal(shape, m, dtype)
+
+    def product(self, *arguments: Any) -> Tensor:
+        """See Variant."""
+        return torch.cat([cuda.gemm(part, *arguments[1:]) for part in arguments[0].split(cuda.MAX_ROWS)])
+
 
 def our_kernels(device: torch.device, variants: str = "default") -> list[Operator]:
-    """The operator, and variants beside it: `default` is none, `all`, or names or numbers, comma-separated.
+    """The operator, on a GPU `Dense` too, against which its kernel for many rows stands, and variants beside them:
+    `default` is none, `all`, or names or numbers, comma-separated.
 
     Raises BackendUnavailable where the kernels can't be built, UserError for a variant that does not exist.
     """
@@ -89,18 +159,26 @@ def our_kernels(device: torch.device, variants: str = "default") -> list[Operato
         return kernels
     if reason := cuda.unavailable(device):
         raise BackendUnavailable(reason)
-    names = cuda.variants()
+    kernels.append(Dense(device))
+    known = variants_of(device)
     if variants == "all":
-        wanted = list(range(1, len(names)))
-    else:
-        chosen = [piece.strip() for piece in variants.split(",") if piece.strip() not in {"", "default", "0"}]
-        wanted = [_number(piece, names) for piece in chosen]
-    return kernels + [Variant(device, number, names[number]) for number in wanted]
+        return kernels + list(known.values())
+    for piece in (piece.strip() for piece in variants.split(",")):
+        name = list(known)[int(piece) - 1] if piece.isdigit() and 0 < int(piece) <= len(known) else piece
+        if name in {"", "default", "0"}:
+            continue
+        if name not in known:
+            raise unknown_choice("kernel variant", piece, [*known, "default", "all"])
+        kernels.append(known[name])
+    return kernels
 
 
-def _number(text: str, names: list[str]) -> int:
-    if text in names:
-        return names.index(text)
-    if text.isdigit() and int(text) < len(names):
-        return int(text)
-    raise unknown_choice("kernel variant", text, [*names, "default", "all"])
+def variants_of(device: torch.device) -> dict[str, Operator]:
+    """All variants by name; their places, counted from 1, are the numbers that `our_kernels` takes."""
+    few = {name: Variant(device, number, name) for number, name in enumerate(cuda.variants()) if number}
+    many: dict[str, Operator] = {"repeated": Repeated(device)}
+    if cuda_prefill.scratch_bytes(128, 64, 64, 64, device.index or 0) is not None:
+        for number, name in enumerate(cuda_prefill.variants()):
+            if number:
+                many[f"prefill-{name}"] = Prefill(device, number, f"prefill-{name}")
+    return {**few, **many}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear as dense_linear
 
-from awqbench.ops import cuda_layout
+from awqbench.ops import cuda_layout, cuda_prefill
 from awqbench.ops.cuda_binding import ALIGNMENT, DTYPES, MAX_ROWS, dequantize, gemm, reserve, unavailable, variants
 from awqbench.ops.dequantize import dequantize_rows
 from awqbench.ops.layout import BYTE
@@ -40,7 +40,8 @@ def _row_tiles(bytes_per_row: int, scratch: int) -> int:
 def through_dense(
     x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_features: int, group_size: int
 ) -> Tensor:
-    """x [M, K] for any M: weights dequantized in parts of SCRATCH_BYTES, multiplied by cuBLAS."""
+    """x [M, K] for any M: weights dequantized in parts of SCRATCH_BYTES, multiplied by cuBLAS. For devices without
+    wgmma, and for so many rows that dequantizing does not matter."""
     k, size = x.shape[1], cuda_layout.ROWS
     out = x.new_empty(x.shape[0], out_features)
     step = _row_tiles(2 * k, SCRATCH_BYTES)
@@ -110,7 +111,13 @@ def _on_cuda(
     elif x.dtype not in DTYPES:
         run = reference
     else:
-        run = gemm if rows.shape[0] <= MAX_ROWS else through_dense
+        m, k = rows.shape
+        if m <= MAX_ROWS:
+            run = gemm
+        elif cuda_prefill.preferred(m, out_features, k, group_size, x.get_device()):
+            run = cuda_prefill.prefill
+        else:
+            run = through_dense
         tiles, steps = _aligned(tiles), _aligned(steps)
         bias = None if bias is None else _aligned(bias.to(x.dtype).contiguous())
     out = rows.new_empty(0, out_features) if run is None else run(rows, tiles, steps, bias, out_features, group_size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from functools import cache, partial
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class _Functions:
     """The C interface, kernels/cuda/w4a16.h, with its argument types."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
         try:
             self.gemm, self.dequantize = library.awqbench_cuda_gemm, library.awqbench_cuda_dequantize
             self.workspace, self.variants = library.awqbench_cuda_workspace, library.awqbench_cuda_variants
@@ -140,13 +142,18 @@ def gemm(
     if torch.cuda.current_device() != index:
         with torch.cuda.device(index):
             return gemm(x, tiles, steps, bias, out_features, group_size, variant)
-    # The kernels read x in 16-byte pieces. K is a multiple of 32: a copy is aligned.
-    if x.stride(1) != 1 or (m > 1 and x.stride(0) * 2 % ALIGNMENT) or x.data_ptr() % ALIGNMENT:
-        x = x.clone(memory_format=torch.contiguous_format)
+    x = in_pieces(x)
     stream, out = current_stream(index), x.new_empty(m, out_features)
     workspace = _workspaces(index).take(stream, _workspace_bytes(out_features, k, group_size, index))
     launch(x, tiles, steps, bias, out, workspace, group_size, variant, stream)
     return out
+
+
+def in_pieces(x: Tensor) -> Tensor:
+    """x [M, K], or a copy of it that kernels can read in 16-byte pieces. K is a multiple of 32: a copy is aligned."""
+    if x.stride(1) != 1 or (x.shape[0] > 1 and x.stride(0) * 2 % ALIGNMENT) or x.data_ptr() % ALIGNMENT:
+        return x.clone(memory_format=torch.contiguous_format)
+    return x
 
 
 def launch(
@@ -162,8 +169,12 @@ def launch(
         variant, stream,
     )  # fmt: skip
     if code:
-        said = bytes(functions.error(code)).decode()
-        raise RuntimeError(f"awqbench_cuda_gemm: {said} (variant {variant}, M={m} {n}x{k} g{group_size})")
+        raise_error("awqbench_cuda_gemm", code, f"variant {variant}, M={m} {n}x{k} g{group_size}")
+
+
+def raise_error(function: str, code: int, what: str) -> NoReturn:
+    """RuntimeError with CUDA's message for the status that a C function returned, and what it was asked for."""
+    raise RuntimeError(f"{function}: {bytes(_functions().error(code)).decode()} ({what})")
 
 
 def dequantize(
@@ -178,5 +189,5 @@ def dequantize(
             current_stream(index),
         )  # fmt: skip
     if code:
-        raise RuntimeError(f"awqbench_cuda_dequantize: {bytes(_functions().error(code)).decode()}")
+        raise_error("awqbench_cuda_dequantize", code, f"{out_features}x{inputs} g{group_size}")
     return out

@@ -23,6 +23,18 @@ AWQBENCH_API int awqbench_cuda_gemm(const void* x, const void* tiles, const void
                                     void* workspace, int64_t workspace_bytes, int64_t M, int64_t N, int64_t K,
                                     int64_t group, int64_t x_stride, int dtype, int variant, void* stream);
 
+// M of any size, best from 65 on, and only where awqbench_cuda_prefill_scratch is not negative. Each weight is rounded once
+// to x's type, so that y is a dense product's of the dequantized matrix. x, tiles, steps and scratch are aligned to 16
+// bytes, x_stride a multiple of 8. `scratch`: for partial sums, in any state.
+AWQBENCH_API int awqbench_cuda_prefill(const void* x, const void* tiles, const void* steps, const void* bias, void* y,
+                                       void* scratch, int64_t scratch_bytes, int64_t M, int64_t N, int64_t K,
+                                       int64_t group, int64_t x_stride, int dtype, int variant, void* stream);
+
+// Bytes that awqbench_cuda_prefill needs, or -1 where it can't run: the sizes, or a device without wgmma.
+AWQBENCH_API int64_t awqbench_cuda_prefill_scratch(int64_t M, int64_t N, int64_t K, int64_t group, int variant, int device);
+
+AWQBENCH_API const char* awqbench_cuda_prefill_variants();  // as awqbench_cuda_variants, numbers of their own
+
 // w [N, K] row-major, each weight rounded once.
 AWQBENCH_API int awqbench_cuda_dequantize(const void* tiles, const void* steps, void* w, int64_t N, int64_t K,
                                           int64_t group, int dtype, void* stream);

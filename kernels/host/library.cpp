@@ -5,6 +5,9 @@
 #include "../cuda/gemm.cu"
 #include "../cuda/gemm_bfloat16.cu"
 #include "../cuda/gemm_half.cu"
+#include "../cuda/prefill.cu"
+#include "../cuda/prefill_bfloat16.cu"
+#include "../cuda/prefill_half.cu"
 
 namespace {
 

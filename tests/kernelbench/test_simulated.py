@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from awqbench.kernelbench.checks import Case
-from awqbench.kernelbench.ours import Operator
+from awqbench.kernelbench.ours import Operator, Prefill
 from awqbench.kernelbench.problem import Shape
 from awqbench.kernelbench.runner import carry_out
-from awqbench.ops import cuda_binding, cuda_build
+from awqbench.ops import cuda_binding, cuda_build, cuda_prefill
 from awqbench.ops.cuda_binding import MAX_ROWS
 
 CASES = (
@@ -31,6 +31,13 @@ CASES = (
     Case("repeat", Shape(72, 96, 32), (3,)),
     Case("chain", Shape(96, 96, 32), (3,)),
     Case("strides", Shape(72, 96, 96), (3,)),
+)
+MANY_ROWS = (
+    Case("accuracy", Shape(72, 160, 32), (65, 129), bias=True),
+    Case("exact", Shape(72, 128, 64), (65,), "bf16"),
+    Case("one-hot", Shape(72, 96, 96), (96,)),
+    Case("repeat", Shape(72, 96, 32), (65,)),
+    Case("strides", Shape(72, 96, 96), (65,)),
 )
 
 
@@ -44,6 +51,15 @@ class Simulated(Operator):
     def run(self, packed: Any, x: Tensor) -> Tensor:
         x = x if x.stride(1) == 1 else x.contiguous()
         y = x.new_empty(len(x), packed["n"])
+        self.run_into(packed, x, y, torch.zeros(self.workspace_bytes(packed, len(x)), dtype=torch.uint8))
+        return y
+
+
+class SimulatedPrefill(Prefill):
+    """One variant for many rows, which reads x in pieces of 16 bytes."""
+
+    def run(self, packed: Any, x: Tensor) -> Tensor:
+        y, x = x.new_empty(len(x), packed["n"]), cuda_binding.in_pieces(x)
         self.run_into(packed, x, y, torch.zeros(self.workspace_bytes(packed, len(x)), dtype=torch.uint8))
         return y
 
@@ -66,6 +82,13 @@ def test_every_variant_passes(library: ctypes.CDLL) -> None:
     rows = [carry_out(Simulated(number), case, torch.device("cpu")) for number in range(len(names)) for case in CASES]
     assert [row.line() for row in rows if row.status != "pass"] == []
     assert len(rows) == len(names) * len(CASES)
+
+
+@pytest.mark.usefixtures("library")
+def test_many_rows_pass() -> None:
+    kernel = SimulatedPrefill(torch.device("cpu"), 0, cuda_prefill.variants()[0])
+    rows = [carry_out(kernel, case, torch.device("cpu")) for case in MANY_ROWS]
+    assert [row.line() for row in rows if row.status != "pass"] == []
 
 
 def test_a_variant_that_does_not_exist_is_an_error_row(library: ctypes.CDLL) -> None:

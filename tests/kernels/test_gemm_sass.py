@@ -76,3 +76,15 @@ def test_hopper_multiplies_by_warpgroup(code, kind):
     for text in found:
         assert "HGMMA.64x" in text
         assert "HMMA" not in text.replace("HGMMA", "")
+
+
+def test_prefill_multiplies_while_it_decodes(code):
+    found = [text for (arch, name), text in code.items() if arch == "90a" and "prefill_kernel" in name]
+    assert len(found) == 12
+    for text in found:
+        assert re.search(r"HGMMA\.64x(96|128|256)x16", text)
+        assert "WARPGROUP.DEPBAR.LE gsb0, 0x1" in text
+        assert "LDGSTS.E.BYPASS.128" in text
+        assert "USETMAXREG" in text
+        assert re.search(r"LDG\.E\.NA\.128\.CONSTANT", text)
+        assert not re.search(r"\b(LDL|STL)\b", text)

@@ -53,30 +53,9 @@ MISTAKES = (
 )
 
 
-def compiled(name, folder):
-    """A program of kernels/host. Half its time is the compiler's, so a module compiles it once."""
-    program, source = folder / name, content("kernels") / "host" / f"{name}.cpp"
-    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-    subprocess.run([build.compiler(), "-std=c++17", "-O1", *warnings, source, "-o", program], check=True)
-    return program
-
-
 @pytest.fixture(scope="module")
-def simulate(tmp_path_factory):
-    program = compiled("gemm_check", tmp_path_factory.mktemp("simulated"))
-
-    def run(cases):
-        cases = list(cases)
-        lines = "".join(" ".join(map(str, case)) + "\n" for case in cases)
-        done = subprocess.run([program], input=lines, capture_output=True, text=True)
-        assert done.returncode == 0, (
-            "\n".join(line for line in done.stdout.splitlines() if "FAIL" in line) + done.stderr
-        )
-        results = done.stdout.splitlines()
-        assert len(results) == len(cases)
-        return results
-
-    return run
+def simulate(simulating):
+    return simulating("gemm_check")
 
 
 def variants():
@@ -159,8 +138,8 @@ def test_bad_requests_are_refused(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def mistaken(tmp_path_factory):
-    return compiled("simt_check", tmp_path_factory.mktemp("mistaken"))
+def mistaken(compiled):
+    return compiled("simt_check")
 
 
 def test_the_simulator_passes_a_kernel_without_mistakes(mistaken):

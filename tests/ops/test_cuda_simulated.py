@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from awqbench.errors import BackendUnavailable
-from awqbench.ops import cuda, cuda_binding, cuda_build, cuda_layout
+from awqbench.ops import cuda, cuda_binding, cuda_build, cuda_layout, cuda_prefill
 from awqbench.ops.cuda_workspace import Workspaces
 
 HALVES = [torch.float16, torch.bfloat16]
@@ -93,19 +93,62 @@ def test_any_strides_and_alignment(make_quantized):
         assert torch.equal(run(quantized, view), rows)
 
 
+def assert_near_rounded(found, quantized, x, bias=None, roundings=1, of_sums=1e-5):
+    """For more rows the weights are rounded to x's type, by the kernel and before a dense product."""
+    weight = quantized.dequantize(x.dtype).double()
+    exact = x.double() @ weight.T + (0 if bias is None else bias.double())
+    sums = x.double().abs() @ weight.abs().T + (0 if bias is None else bias.double().abs())
+    allowed = roundings * ROUNDING[x.dtype] * exact.abs() + of_sums * sums + 2**-24
+    assert ((found.double() - exact).abs() <= allowed).all()
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("scratch", [cuda.SCRATCH_BYTES, 1])
-def test_many_rows_go_through_dense_weights_in_parts(dtype, biased, scratch, make_quantized, monkeypatch):
+def test_dense_weights_come_in_parts(dtype, biased, scratch, make_quantized, monkeypatch):
     monkeypatch.setattr(cuda, "SCRATCH_BYTES", scratch)
+    monkeypatch.setattr(cuda_prefill, "DENSE_FROM", 65)
     quantized, x = make_quantized(150, 96, 32), inputs(65, 96, dtype)
     bias = inputs(1, 150, dtype)[0] if biased else None
-    # The weights are rounded to x's type there.
-    rounded = quantized.dequantize(dtype).double()
-    exact = x.double() @ rounded.T + (0 if bias is None else bias.double())
-    sums = x.double().abs() @ rounded.abs().T
-    found = run(quantized, x, bias).double()
-    assert ((found - exact).abs() <= 2 * ROUNDING[dtype] * exact.abs() + 1e-3 * sums + 2**-24).all()
+    assert_near_rounded(run(quantized, x, bias), quantized, x, bias, 2, 1e-3)  # as near as a CPU's product is
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "k", "group", "dtype", "biased"),
+    [
+        (65, 130, 96, 32, torch.float16, True),
+        (65, 130, 96, 32, torch.bfloat16, False),
+        (257, 72, 160, 160, torch.float16, False),
+    ],
+)
+def test_many_rows_go_through_the_kernel_for_them(rows, n, k, group, dtype, biased, make_quantized, monkeypatch):
+    monkeypatch.setattr(cuda, "through_dense", None)
+    quantized, x = make_quantized(n, k, group), inputs(rows, k, dtype)
+    bias = inputs(1, n, dtype)[0] if biased else None
+    found = run(quantized, x, bias)
+    assert_near_rounded(found, quantized, x, bias)
+    wide = torch.full((rows, k + 3), torch.nan, dtype=dtype)
+    wide[:, 1 : k + 1] = x
+    assert torch.equal(run(quantized, wide[:, 1 : k + 1], bias), found)
+
+
+def test_a_device_without_wgmma_and_very_many_rows_go_through_dense_weights(make_quantized, monkeypatch):
+    assert cuda_prefill.preferred(65, 64, 64, 64, 0)
+    assert not cuda_prefill.preferred(cuda_prefill.DENSE_FROM, 64, 64, 64, 0)
+    monkeypatch.setattr(cuda_prefill, "scratch_bytes", lambda *arguments: None)
+    quantized, x = make_quantized(70, 96, 32), inputs(65, 96, torch.float16)
+    assert_near_rounded(run(quantized, x), quantized, x, None, 2, 1e-3)
+
+
+def test_every_variant_for_many_rows(make_quantized):
+    quantized, x = make_quantized(70, 64, 32), inputs(66, 64, torch.float16)
+    packed = cuda_layout.pack(quantized.codes, quantized.scales, quantized.zeros, 32)
+    names = cuda_prefill.variants()
+    assert names[0] == "default"
+    for variant in range(len(names)):
+        assert_near_rounded(cuda_prefill.prefill(x, *packed, None, 70, 32, variant), quantized, x)
+    with pytest.raises(RuntimeError, match=r"awqbench_cuda_prefill: invalid argument \(variant 7, M=66 70x64 g32\)"):
+        cuda_prefill.prefill(x, *packed, None, 70, 32, len(names))
 
 
 def test_float32_runs_the_reference(make_quantized):

@@ -1,0 +1,71 @@
+// How a product for many tokens is cut into work: tiles of rows x tokens, whole ones first, then a tail cut along K.
+//
+// Blocks stay on their processors and take whole tiles in turns. Where the last turn would leave many idle, its tiles are
+// the tail: all their k tiles, numbered tile by tile, are shared out evenly (gemm_split.h), and a second kernel adds up.
+#pragma once
+
+#include "gemm_split.h"
+
+namespace awqbench {
+
+// Of Problem: `panels` counts panels of all rows; share and extra are k tiles of the tail; `partials` holds its sums.
+struct Prefill : Problem {
+    int token_tiles;
+    int whole_tiles;  // so many tiles come before the tail
+    int turns;        // for whole tiles
+    int blocks;       // of the grid; `tail_blocks` of them, the first ones, share the tail
+    int tail_tiles, tail_blocks;
+    bool wide_rows;  // rows of y start at multiples of 16 bytes
+};
+
+// What one block does at a time: k tiles [begin, end) of a tile; `slot` is where its sums go, or negative for y itself.
+struct Part {
+    int panel, token_tile, begin, end, slot;
+};
+
+// Neighbours in time are neighbours in the matrix, so that what they read stays in L2: up to 8 token tiles (8 MB of x at
+// K = 4096) by as many panels as there are blocks left.
+constexpr int kBand = 8;
+
+AWQBENCH_HD void place_tile(const Prefill& p, int tile, Part& part) {
+    const int band = tile / (kBand * p.panels), within = tile - band * kBand * p.panels, first = band * kBand;
+    const int width = p.token_tiles - first < kBand ? p.token_tiles - first : kBand;
+    part.panel = within / width;
+    part.token_tile = first + within % width;
+}
+
+// The sums of a tail tile's part: tile and block together never repeat, as from one part to the next either goes on.
+AWQBENCH_HD constexpr int slot_of(int tail_tile, int block) { return tail_tile + block; }
+
+// The parts of one block, in order.
+class Walk {
+public:
+    AWQBENCH_HD Walk(const Prefill& p, int block) : block_(block), turn_(0), tail_{} {
+        if (block < p.tail_blocks) tail_ = first_segment(p, block);
+    }
+    AWQBENCH_HD bool next(const Prefill& p, Part& part) {
+        int tile = turn_ * p.blocks + block_;
+        if (turn_ < p.turns && tile < p.whole_tiles) {
+            ++turn_;
+            part.begin = 0;
+            part.end = p.k_tiles;
+            part.slot = -1;
+        } else if (tail_.valid()) {
+            tile = p.whole_tiles + tail_.panel;
+            part.begin = tail_.begin;
+            part.end = tail_.end;
+            part.slot = slot_of(tail_.panel, block_);
+            tail_.next(p);
+        } else {
+            return false;
+        }
+        place_tile(p, tile, part);
+        return true;
+    }
+
+private:
+    int block_, turn_;
+    Segment tail_;
+};
+
+}  // namespace awqbench
