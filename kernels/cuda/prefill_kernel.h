@@ -164,7 +164,7 @@ AWQBENCH_KERNEL(S::kUsers, 1) prefill_sum_kernel(const Prefill p) {
     constexpr int kPairs = S::NT / 2;
     const int tile = arch::block() / kPairs, pair = arch::block() % kPairs, thread = arch::thread();
     const int group = arch::uniform(thread / (4 * kLanes));
-    const int first = block_of(p, tile * p.k_tiles), last = block_of(p, (tile + 1) * p.k_tiles - 1);
+    const int first = first_block(p, tile), last = last_block(p, tile);
     Part part;
     place_tile(p, p.whole_tiles + tile, part);
     const int token = part.token_tile * S::kTokens + pair * 16;
@@ -173,7 +173,7 @@ AWQBENCH_KERNEL(S::kUsers, 1) prefill_sum_kernel(const Prefill p) {
     for (int s = 0; s < S::kSubs; ++s) {
         float sums[2][4] = {};
         for (int block = first; block <= last; ++block) {
-            const arch::Float4* const slot = static_cast<const arch::Float4*>(p.partials) + slot_of(tile, block) * (S::kSlotBytes / 16);
+            const arch::Float4* const slot = static_cast<const arch::Float4*>(p.partials) + slot_of(p, tile, block) * (S::kSlotBytes / 16);
 #pragma unroll
             for (int n = 0; n < 2; ++n) {
                 const arch::Float4 v = arch::load_partial(slot + (s * S::NT + 2 * pair + n) * S::kUsers + thread);

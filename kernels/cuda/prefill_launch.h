@@ -30,7 +30,7 @@ struct PrefillRequest {
 };
 
 struct PrefillPlan {
-    int panels = 0, token_tiles = 0, blocks = 0, turns = 0, whole_tiles = 0, tail_tiles = 0, tail_blocks = 0;
+    int panels = 0, token_tiles = 0, blocks = 0, turns = 0, whole_tiles = 0, tail_tiles = 0, tail_blocks = 0, tail_parts = 0;
     int64_t scratch_bytes = 0;
     double cycles = 0;  // of the block that works longest, and of the sum: counted, not measured
 };
@@ -52,14 +52,16 @@ PrefillPlan plan_prefill(const PrefillRequest& r, const Device& device) {
     plan.tail_tiles = tiles - plan.whole_tiles;
     plan.cycles = plan.turns * (k_tile_count * kStep + kPerTile);
     if (plan.tail_tiles > 0) {
-        const int units = plan.tail_tiles * k_tile_count, even = processors / plan.tail_tiles * plan.tail_tiles;
-        // As many blocks for each tile, where that leaves few idle: then no block has parts of two.
-        plan.tail_blocks = 10 * even >= 9 * processors ? even : processors;
-        if (plan.tail_blocks > units) plan.tail_blocks = units;
-        const int slots = plan.tail_tiles + plan.tail_blocks - 1, parts = plan.tail_blocks % plan.tail_tiles == 0 ? 1 : 2;
+        int parts = processors / plan.tail_tiles;
+        if (parts > k_tile_count) parts = k_tile_count;
+        const bool even = parts == k_tile_count || 10 * parts * plan.tail_tiles >= 9 * processors;
+        const int units = plan.tail_tiles * k_tile_count;
+        plan.tail_parts = even ? parts : 0;
+        plan.tail_blocks = even ? parts * plan.tail_tiles : processors < units ? processors : units;
+        const int slots = even ? plan.tail_blocks : plan.tail_tiles + plan.tail_blocks - 1;  // slot_of
         plan.scratch_bytes = slots * S::kSlotBytes;
-        plan.cycles += ceil_div(units, plan.tail_blocks) * kStep + kPerTile + parts * (S::kSlotBytes / kToL2) + kPerSum +
-                       static_cast<double>(plan.scratch_bytes) / (kFromL2 * processors);
+        plan.cycles += ceil_div(units, plan.tail_blocks) * kStep + kPerTile + (even ? 1 : 2) * (S::kSlotBytes / kToL2) +
+                       kPerSum + static_cast<double>(plan.scratch_bytes) / (kFromL2 * processors);
     }
     plan.blocks = plan.whole_tiles < processors && plan.whole_tiles > 0 ? plan.whole_tiles
                   : plan.turns > 0                                      ? processors
@@ -92,6 +94,7 @@ int launch_prefill(const PrefillRequest& r, const Device& device) {
     p.turns = plan.turns;
     p.blocks = plan.blocks;
     p.tail_blocks = plan.tail_blocks;
+    p.tail_parts = plan.tail_parts;
     if (plan.tail_blocks > 0) {
         p.share = plan.tail_tiles * p.k_tiles / plan.tail_blocks;
         p.extra = plan.tail_tiles * p.k_tiles % plan.tail_blocks;
