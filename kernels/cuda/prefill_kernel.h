@@ -37,7 +37,7 @@ struct NextWeights {
     uint32_t scales[SUBS][kGroups], zeros[SUBS][kGroups];
     const uint8_t *tiles[SUBS], *scales_at[SUBS], *zeros_at[SUBS];
 
-    AWQBENCH_DEVICE void enter(const Prefill& p, const Part& part, int first_row_tile, int warp) {
+    AWQBENCH_DEVICE void enter(const Prefill& p, const PrefillPart& part, int first_row_tile, int warp) {
         const int lane = arch::thread() % kLanes, g = lane / 4;
 #pragma unroll
         for (int s = 0; s < SUBS; ++s) {
@@ -90,8 +90,8 @@ AWQBENCH_DEVICE void multiply(const Prefill& p, typename S::X ring, arch::Shared
     float sums[SUBS][NT][4];
     Pair a[2][kSteps][4];
     NextWeights<SUBS, S::kTwo> next;
-    Walk walk(p, arch::block());
-    Part part{};
+    PrefillWalk walk(p, arch::block());
+    PrefillPart part{};
     const auto row_tile = [&] { return part.panel * S::kRowTiles + group * SUBS; };
     bool more = walk.next(p, part);
     if (more) next.enter(p, part, row_tile(), warp);
@@ -119,7 +119,7 @@ AWQBENCH_DEVICE void multiply(const Prefill& p, typename S::X ring, arch::Shared
         arch::group_wait_but<0>();
         ring.arrive(ring.empty(S::X::before(ring.stage, 1)));
 
-        const Part done = part;
+        const PrefillPart done = part;
         const int first = row_tile();
         more = walk.next(p, part);
         if (more) next.enter(p, part, row_tile(), warp);  // on their way while these sums are stored
@@ -165,7 +165,7 @@ AWQBENCH_KERNEL(S::kUsers, 1) prefill_sum_kernel(const Prefill p) {
     const int tile = arch::block() / kPairs, pair = arch::block() % kPairs, thread = arch::thread();
     const int group = arch::uniform(thread / (4 * kLanes));
     const int first = first_block(p, tile), last = last_block(p, tile);
-    Part part;
+    PrefillPart part;
     place_tile(p, p.whole_tiles + tile, part);
     const int token = part.token_tile * S::kTokens + pair * 16;
     if (token >= p.M) return;

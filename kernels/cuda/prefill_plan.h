@@ -20,7 +20,7 @@ struct Prefill : Problem {
 };
 
 // What one block does at a time: k tiles [begin, end) of a tile; `slot` is where its sums go, or negative for y itself.
-struct Part {
+struct PrefillPart {
     int panel, token_tile, begin, end, slot;
 };
 
@@ -28,7 +28,7 @@ struct Part {
 // K = 4096) by as many panels as there are blocks left.
 constexpr int kBand = 8;
 
-AWQBENCH_HD void place_tile(const Prefill& p, int tile, Part& part) {
+AWQBENCH_HD void place_tile(const Prefill& p, int tile, PrefillPart& part) {
     const int band = tile / (kBand * p.panels), within = tile - band * kBand * p.panels, first = band * kBand;
     const int width = p.token_tiles - first < kBand ? p.token_tiles - first : kBand;
     part.panel = within / width;
@@ -53,12 +53,12 @@ AWQBENCH_HD Segment tail_segment(const Prefill& p, int block) {
 }
 
 // The parts of one block, in order.
-class Walk {
+class PrefillWalk {
 public:
-    AWQBENCH_HD Walk(const Prefill& p, int block) : block_(block), turn_(0), tail_{} {
+    AWQBENCH_HD PrefillWalk(const Prefill& p, int block) : block_(block), turn_(0), tail_{} {
         if (block < p.tail_blocks) tail_ = tail_segment(p, block);
     }
-    AWQBENCH_HD bool next(const Prefill& p, Part& part) {
+    AWQBENCH_HD bool next(const Prefill& p, PrefillPart& part) {
         int tile = turn_ * p.blocks + block_;
         if (turn_ < p.turns && tile < p.whole_tiles) {
             ++turn_;

@@ -57,9 +57,9 @@ AWQBENCH_DEVICE void fill(const Prefill& p, R ring, int thread) {
         arch::sync_warp();
         ring.arrive(ring.full(stage));
     };
-    Walk walk(p, arch::block());
+    PrefillWalk walk(p, arch::block());
     int on_their_way = 0;
-    for (Part part; walk.next(p, part);) {
+    for (PrefillPart part; walk.next(p, part);) {
         const int token = part.token_tile * 8 * NT + row;
         const int rows = p.M > token ? (p.M - token - 1) / kRows + 1 : 0;
         const uint16_t* from = static_cast<const uint16_t*>(p.x) + token * p.x_stride + part.begin * kTileK + piece * 8;

@@ -85,7 +85,7 @@ def test_every_kernel_compiles_for_every_target_without_spills_or_a_stack():
 @pytest.mark.skipif(not any(CUDA.glob("gemm*.cu")), reason="no GEMM kernel in this checkout")
 def test_every_declared_function_is_there():
     declared = re.findall(r"^AWQBENCH_API[^(]*\b(awqbench_\w+)\(", (CUDA / "w4a16.h").read_text(), re.MULTILINE)
-    assert len(declared) == 9
+    assert {"awqbench_cuda_gemm", "awqbench_cuda_prefill", "awqbench_cuda_version"} < set(declared)
     assert [name for name in declared if not hasattr(cuda_build.library(), name)] == []
 
 
