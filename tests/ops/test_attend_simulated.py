@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from awqbench.kernelbench.attention import EPS, Contender, Heads
+from awqbench.kernelbench.attention_checks import AttentionCase, tiny_cases
+from awqbench.kernelbench.runner import carry_out
 from awqbench.ops import attend_binding, cuda_binding, cuda_build
 from awqbench.ops.attend import _on_cuda, reference
 from awqbench.ops.cuda_workspace import Workspaces
@@ -94,3 +97,24 @@ def test_what_the_kernel_does_not_take_is_refused():
     shifted = torch.empty(tensors[3].numel() + 1, dtype=torch.float16)[1:].view_as(tensors[3])
     with pytest.raises(RuntimeError, match="awqbench_cuda_attend: invalid argument"):
         _on_cuda(*tensors[:3], shifted, *tensors[4:], **options)
+
+
+class Simulated(Contender):
+    """What `kernels check` runs on a GPU, on the simulator."""
+
+    name = "attend"
+
+    def run(self, step):
+        tensors = step.qkv, step.cosines, step.sines, step.keys, step.values, step.length
+        sizes = step.sizes
+        return _on_cuda(
+            *tensors, padding=step.padding, query_norm=step.query_norm, key_norm=step.key_norm, scale=step.scale,
+            eps=EPS if sizes.norms else 0.0, cap=sizes.cap, window=sizes.window,
+        )  # fmt: skip
+
+
+def test_the_checks_for_a_gpu_pass():
+    sizes = Heads(6, 2, 40, 2, 45, 70, norms=True)
+    cases = [*tiny_cases(), *(AttentionCase(check, sizes) for check in ("attention-bits", "attention-steps"))]
+    rows = [carry_out(Simulated(), case, torch.device("cpu")) for case in cases]
+    assert [row.line() for row in rows if row.status != "pass"] == []
