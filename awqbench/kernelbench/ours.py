@@ -136,6 +136,8 @@ class Dense(ManyRows):
 class Repeated(ManyRows):
     """The kernel for up to 64 rows, several times: worth a look just above its limit."""
 
+    note = "its launches' results are copied into one"
+
     def __init__(self, device: torch.device) -> None:
         super().__init__(device, 0, "repeated")
 

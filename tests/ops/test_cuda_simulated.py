@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from awqbench.errors import BackendUnavailable
+from awqbench.kernelbench import ours
+from awqbench.kernelbench.problem import Shape
 from awqbench.ops import cuda, cuda_binding, cuda_build, cuda_layout, cuda_prefill
 from awqbench.ops.cuda_workspace import Workspaces
 
@@ -138,6 +140,19 @@ def test_a_device_without_wgmma_and_very_many_rows_go_through_dense_weights(make
     monkeypatch.setattr(cuda_prefill, "scratch_bytes", lambda *arguments: None)
     quantized, x = make_quantized(70, 96, 32), inputs(65, 96, torch.float16)
     assert_near_rounded(run(quantized, x), quantized, x, None, 2, 1e-3)
+
+
+def test_what_the_kernel_for_many_rows_is_timed_beside(make_quantized):
+    cpu, quantized, x = torch.device("cpu"), make_quantized(70, 64, 32), inputs(66, 64, torch.float16)
+    kernels = ours.variants_of(cpu)
+    assert {"stream", "tall-group", "repeated", "prefill-tall", "prefill-wide"} < set(kernels)
+    for kernel in (kernels["repeated"], kernels["prefill-narrow"], ours.Dense(cpu)):
+        packed = kernel.pack(quantized, None, x.dtype)
+        rounded = kernel.name != "ours/repeated"
+        (assert_near_rounded if rounded else assert_near)(kernel.run(packed, x), quantized, x)
+        shape = Shape(70, 64, 32)
+        assert kernel.refusal(shape, 64, x.dtype) == "64 rows (more than 64)"
+        assert kernel.refusal(shape, 65, x.dtype) is None
 
 
 def test_every_variant_for_many_rows(make_quantized):
