@@ -12,8 +12,8 @@ from importlib.metadata import version
 from typing import Any
 
 from awqbench import __version__
+from awqbench.backends.device import pick_device
 from awqbench.backends.registry import kind
-from awqbench.backends.torch_engine import pick_device
 from awqbench.engines import engine_versions, parity_owners
 from awqbench.errors import UserError
 from awqbench.fingerprint import suite_data

@@ -14,7 +14,7 @@ def attribute_request(request: dict[str, Any], progress: Callable[[int, int, str
     import torch
 
     from awqbench.attribution.pipeline import attribute
-    from awqbench.backends.torch_engine import pick_device
+    from awqbench.backends.device import pick_device
 
     if threads := request["threads"]:
         torch.set_num_threads(threads)

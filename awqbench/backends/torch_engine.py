@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from awqbench.backends.base import BackendBase, FloatArray, Path, Scored, Timing
+from awqbench.backends.device import pick_device
 from awqbench.backends.generation import generate
 from awqbench.backends.stops import Stops
 from awqbench.quantization.memory import hold_freed
@@ -231,22 +232,6 @@ def log_softmax(logits: Tensor) -> FloatArray:
     """
     wide = logits.float()
     return cast(FloatArray, (wide - wide.logsumexp(-1, keepdim=True)).cpu().numpy())
-
-
-def pick_device(name: str) -> torch.device:
-    """auto is the first CUDA device where there is one, else the CPU. Raises UserError for one that is not there."""
-    from awqbench.errors import UserError
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"device {name!r} asked for, but this torch ({torch.__version__}) sees no GPU (allowed: auto, cpu)"
-        )
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r} (allowed: auto, cpu, cuda, cuda:N)") from None
 
 
 def device_uuid(device: torch.device) -> str | None:

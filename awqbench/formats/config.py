@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-from transformers import PretrainedConfig, PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from awqbench.errors import UserError
 from awqbench.formats.layouts import READABLE, Readable, Scheme, readable
 from awqbench.formats.settings import CONFIG, QUANTIZATION, read_settings
 from awqbench.ops.linear import ORDERED
+
+if TYPE_CHECKING:  # planning reads this file, and transformers' models take seconds to import
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def export_config(model: PreTrainedModel, *, dtype: str, quantization: Mapping[str, Any]) -> dict[str, Any]:

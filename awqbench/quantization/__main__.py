@@ -15,7 +15,7 @@ def quantize_request(request: dict[str, Any], progress: Callable[[int, int, str]
     """Make the calibration windows, then quantize as `quantize_model` does. See `awqbench.executors.request`."""
     import torch
 
-    from awqbench.backends.torch_engine import pick_device
+    from awqbench.backends.device import pick_device
     from awqbench.quantization.mixed import Mixing
     from awqbench.quantization.pipeline import quantize_model
     from awqbench.quantization.recipe import Recipe

@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from awqbench.backends.torch_engine import TorchEngine, pick_device, weight_bytes
+from awqbench.backends.device import pick_device
+from awqbench.backends.torch_engine import TorchEngine, weight_bytes
 from awqbench.errors import UserError
 from awqbench.kernelbench import machine
 from awqbench.kernelbench.ceilings import measure_ceilings

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from awqbench import cli
 
 AWQBENCH = [sys.executable, "-P", "-m", "awqbench"]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -65,6 +68,24 @@ def awqbench() -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def awqbench_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """The same in this process, which has imported everything: for what ends before anything is measured."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = ["awqbench", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capfd.readouterr()
+        return subprocess.CompletedProcess(command, int(ended.value.code or 0), said.out, said.err)
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

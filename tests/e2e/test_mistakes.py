@@ -55,7 +55,7 @@ def refused(awqbench: Command, spec: Path, out: Path, *mentions: str) -> None:
     ],
 )
 def test_in_the_spec(
-    awqbench: Command, spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    awqbench_here: Command, spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     change: tuple[str, str], mentions: tuple[str, ...],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
@@ -64,10 +64,10 @@ def test_in_the_spec(
     assert change[0] in text
     spec = tmp_path / "bench.toml"
     spec.write_text(text.replace(*change))
-    refused(awqbench, spec, tmp_path / "run", *mentions)
+    refused(awqbench_here, spec, tmp_path / "run", *mentions)
 
 
-def test_in_the_model(awqbench: Command, spec_file: Path, tiny_llama: Path, tmp_path: Path) -> None:
+def test_in_the_model(awqbench_here: Command, spec_file: Path, tiny_llama: Path, tmp_path: Path) -> None:
     text = spec_file.read_text()
     cases: list[tuple[str, Callable[[Path], object], str]] = [
         ("missing", lambda folder: None, "no model folder"),
@@ -78,10 +78,10 @@ def test_in_the_model(awqbench: Command, spec_file: Path, tiny_llama: Path, tmp_
         make(tmp_path / name)
         spec = tmp_path / f"{name}.toml"
         spec.write_text(text.replace(str(tiny_llama), str(tmp_path / name)))
-        refused(awqbench, spec, tmp_path / f"run-{name}", message)
+        refused(awqbench_here, spec, tmp_path / f"run-{name}", message)
 
 
-def test_a_folder_that_is_no_run(awqbench: Command, spec_file: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run(awqbench_here: Command, spec_file: Path, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("keep me")
     for arguments in (
         ("run", spec_file, "--out", tmp_path),
@@ -89,7 +89,7 @@ def test_a_folder_that_is_no_run(awqbench: Command, spec_file: Path, tmp_path: P
         ("gate", tmp_path),
         ("compare", tmp_path),
     ):
-        done = awqbench(*arguments)
+        done = awqbench_here(*arguments)
         assert done.returncode == 2
         assert "no run directory" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
