@@ -83,7 +83,7 @@ def tests(session: nox.Session) -> None:
     # Not `python -m pytest`: that puts the checkout on sys.path, where kernels/ would shadow a package of that name.
     # A file's tests share what its fixtures made, so files are what is dealt out.
     # What needs an engine's own environment has a session of its own.
-    command = ("pytest", "-m", "not engines", "-n", "auto", "--dist", "loadfile")
+    command = ("pytest", "-m", "not engines", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
     session.run(*command, *session.posargs, env=environment_of_tests())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -29,13 +30,25 @@ sys.stdin.read()
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: begun last, one of them would be all that is left to do for the other processes."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def of_all_processes(factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that the processes of one test run have in common."""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests make what they need anew, except the demo model, whose conversion is slow: CI may point this elsewhere."""
+    """A test run makes what it needs anew, once; where the demo model is converted already, CI may point there."""
     if "AWQBENCH_CACHE" in os.environ:
         yield
         return
-    os.environ["AWQBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["AWQBENCH_CACHE"] = str(of_all_processes(tmp_path_factory) / "awqbench-cache")
     yield
     del os.environ["AWQBENCH_CACHE"]
 
@@ -59,9 +72,12 @@ def simulated_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = build.compiler()
     if compiler is None:
         pytest.skip("no C++ compiler")
-    built = tmp_path_factory.mktemp("simulated") / "library.so"
+    built = of_all_processes(tmp_path_factory) / "simulated.so"
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
-    subprocess.run([compiler, *flags, content("kernels") / "host" / "library.cpp", "-o", built], check=True)
+    with built.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            subprocess.run([compiler, *flags, content("kernels") / "host" / "library.cpp", "-o", built], check=True)
     return built
 
 
