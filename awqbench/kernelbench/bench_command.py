@@ -22,8 +22,9 @@ from awqbench.kernelbench.budget import Budget
 from awqbench.kernelbench.ceilings import measure_ceilings
 from awqbench.kernelbench.compare import OURS, averages, best_variants, compare, is_ours
 from awqbench.kernelbench.implementation import Implementation
+from awqbench.kernelbench.layers import our_layers
 from awqbench.kernelbench.ours import our_kernels
-from awqbench.kernelbench.report import averages_lines, measurement_lines, variant_lines
+from awqbench.kernelbench.report import averages_lines, layer_lines, measurement_lines, variant_lines
 from awqbench.kernelbench.results import AttentionTime, Measurement, Session, load, save
 from awqbench.kernelbench.timers import CpuTimer, GraphTimer
 from awqbench.resources import content
@@ -41,7 +42,7 @@ def bench_session(options: BenchOptions, device: torch.device, quiet: bool = Fal
     units = options.units()
     wanted = peers.choose(options.peers)
     path = _path(options.out, device)
-    contenders: list[Implementation] = [*our_kernels(device, options.variants)]
+    contenders: list[Implementation] = [*our_kernels(device, options.variants), *our_layers(device)]
     present, told = peers.installed(wanted, device)
     contenders += present
     left_out = options.excluded()
@@ -117,6 +118,8 @@ def _told(path: Path, session: Session, quiet: bool) -> dict[str, Any]:
         ]
         if not quiet:
             print("\n".join(["\nbest of our variants:", *variant_lines(best)]))
+    if not quiet and (lines := layer_lines(session.measurements)):
+        print("\n".join(["\na layer's product with what stands around it, in one call:", *lines]))
     if not quiet:
         print(f"\n{path}: {'complete' if session.complete else 'the budget ended first'}")
     return found

@@ -33,6 +33,10 @@ def small_cases() -> Iterator[Case]:
         yield Case(check, Shape(192, 512, 128), (1, 8, 17, 64, 65, 257))
         yield Case(check, Shape(72, 352, 32), (3, 33, 129), "bf16", bias=check not in {"streams"})
     yield Case("chain", Shape(320, 320, 64), (1, 8, 17, 64, 129))
+    for group, dtype in ((128, "fp16"), (32, "bf16"), (256, "bf16")):
+        yield Case("taken-in", Shape(200, 256, group), (1, 2, 8, 9, 17, 64), dtype, bias=group == 32)
+    yield Case("taken-in", Shape(24, 96, 32), (1, 8, 33))
+    yield Case("early", Shape(320, 320, 64), (1, 4, 8, 17, 64))
 
 
 def middle_cases() -> Iterator[Case]:
@@ -45,6 +49,9 @@ def middle_cases() -> Iterator[Case]:
         yield Case(check, Shape(4096, 4096, 128), (1, 2, 8, 16, 17, 32, 64, 128, 512))
         yield Case(check, Shape(6144, 4096, 32), (1, 16, 64, 256), "bf16")
     yield Case("chain", Shape(4096, 4096, 128), (1, 8, 16, 33, 64, 257))
+    for dtype in BOTH:
+        yield Case("early", Shape(4096, 4096, 128), (1, 2, 8, 16, 33, 64), dtype)
+        yield Case("taken-in", Shape(4096, 4096, 128), (1, 2, 4, 8, 16, 33, 64), dtype)
     for n in ODD_N:
         for k in (64, 192, 33 * 32, 4096):
             for group in fitting_groups(k)[:1]:
@@ -61,6 +68,7 @@ def large_cases() -> Iterator[Case]:
     for model in MODELS.values():
         for n, k in model.values():
             yield Case("accuracy", Shape(n, k, 128), (1, 7, 16, 33, 64, 257))
+            yield Case("taken-in", Shape(n, k, 128), (1, 8, 65))
             yield Case("repeat", Shape(n, k, 128), (1, 16, 64, 129, 512), "bf16")
     yield Case("accuracy", Shape(151936, 4096, 128), (1, 64), "bf16")
     for n, k in MODELS["llama3-8b"].values():
@@ -86,3 +94,4 @@ def tiny_cases() -> Iterator[Case]:
     for shape in (Shape(72, 352, 32), Shape(200, 256, 128), Shape(64, 96, 96)):
         for dtype in BOTH:
             yield Case("accuracy", shape, (1, 9, 64, 65, 129), dtype, bias=dtype == "fp16")
+    yield Case("taken-in", Shape(72, 352, 32), (1, 8, 17), "bf16")

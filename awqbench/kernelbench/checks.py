@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awqbench.kernelbench import accuracy
+from awqbench.kernelbench import accuracy, fused_checks
 from awqbench.kernelbench.implementation import Implementation
 from awqbench.kernelbench.outcome import CheckFailed, Skipped
 from awqbench.kernelbench.problem import DTYPES, Problem, Shape, exact_problem, random_problem
@@ -224,6 +224,16 @@ def check_streams(kernel: Implementation, case: Case, device: torch.device) -> s
     return "bit-equal"
 
 
+def check_taken_in(kernel: Implementation, case: Case, device: torch.device) -> str:
+    """A norm or a gate of the inputs and a residual of the results, as one call: fused_checks."""
+    return fused_checks.check_taken_in(kernel, *_surrounded(kernel, case, device))
+
+
+def check_early(kernel: Implementation, case: Case, device: torch.device) -> str:
+    """Such calls in a chain, each of which may begin before the one in front of it has ended: fused_checks."""
+    return fused_checks.check_early(kernel, *_surrounded(kernel, case, device))
+
+
 CHECKS: dict[str, Check] = {
     "round-trip": check_round_trip,
     "one-hot": check_one_hot,
@@ -231,6 +241,8 @@ CHECKS: dict[str, Check] = {
     "accuracy": check_accuracy,
     "repeat": check_repeat,
     "chain": check_chain,
+    "taken-in": check_taken_in,
+    "early": check_early,
     "strides": check_strides,
     "empty": check_empty,
     "graph": check_graph,
@@ -242,6 +254,14 @@ def _chained(kernel: Implementation, packed: Any, x: Tensor) -> Tensor:
     for _ in range(CHAIN):
         x = kernel.run(packed, x)
     return x
+
+
+def _surrounded(kernel: Implementation, case: Case, device: torch.device) -> tuple[Problem, Shape, list[int]]:
+    if not kernel.takes_in:
+        raise Skipped("takes nothing in")
+    batches = _accepted(kernel, case)
+    problem = fused_checks.make(case.shape, batches, DTYPES[case.dtype], device, case.bias, case.seed)
+    return problem, case.shape, batches
 
 
 def _packed(kernel: Implementation, case: Case, device: torch.device) -> tuple[Problem, Any]:

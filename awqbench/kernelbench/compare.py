@@ -12,6 +12,7 @@ from awqbench.kernelbench.series import bucket, claim, geometric_mean
 
 OURS = "ours"
 DENSE = "cublas"  # the one peer that does not read 4 bits
+PREFIX, TAKEN_IN, APART = "layer/", "layer/taken-in", "layer/apart"  # of kernelbench.layers
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def compare(session: Session, ours: str = OURS) -> list[Comparison]:
         mine = measured.get(ours)
         if mine is None or mine.series is None:
             continue
-        others = {name: each.series for name, each in measured.items() if not is_ours(each) and each.series}
+        others = {name: each.series for name, each in measured.items() if is_peer(each) and each.series}
         read, nominal = session.ceilings.get("read"), session.ceilings.get("nominal")
         us, hot = mine.series.typical, any(each.throttled for each in measured.values())
         found.append(
@@ -110,6 +111,16 @@ def best_variants(measurements: Iterable[Measurement]) -> dict[tuple[Shape, int,
             name = min(times, key=lambda each: times[each])
             found[problem] = Best(name, times[name], times.get(OURS))
     return found
+
+
+def is_layer(measured: Measurement) -> bool:
+    """Whether it is a product with what stands around it: kernelbench.layers."""
+    return measured.contender.startswith(PREFIX)
+
+
+def is_peer(measured: Measurement) -> bool:
+    """Whether it is another's kernel for the plain product."""
+    return not is_ours(measured) and not is_layer(measured)
 
 
 def is_ours(measured: Measurement) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awqbench.kernelbench.problem import Shape
+from awqbench.kernelbench.problem import Problem, Shape
+from awqbench.kernelbench.reference import Reference
 from awqbench.quantization.tensor import QuantizedTensor
 
 
@@ -19,6 +20,7 @@ class Implementation(ABC):
     name: str
     note: str = ""
     raw_rows = 0  # up to how many rows `run_into` takes; 0: it does not exist
+    takes_in = False  # whether `fused` exists
 
     def refusal(self, shape: Shape, m: int, dtype: torch.dtype) -> str | None:
         """Why it does not take this problem, or None."""
@@ -32,6 +34,10 @@ class Implementation(ABC):
     def run(self, packed: Any, x: Tensor) -> Tensor:
         """x [m, k] -> a new [m, n] in x's type, on the current stream, without waiting for it."""
 
+    def expected(self, problem: Problem, m: int) -> Reference | None:
+        """What `run` gives for the first m rows in float64, where that is not their plain product."""
+        return None
+
     def run_into(self, packed: Any, x: Tensor, y: Tensor, workspace: Tensor) -> None:
         """The same into y [m, n], which is contiguous, with a workspace (uint8) of the caller's; rows of x may lie
         apart. The workspace comes zeroed or as an earlier call left it. Raises TypeError where `raw_rows` is 0."""
@@ -40,6 +46,15 @@ class Implementation(ABC):
     def workspace_bytes(self, packed: Any, m: int) -> int:
         """Size of `run_into`'s workspace for m rows."""
         return 0
+
+    def fused(self, packed: Any, x: Tensor, *, apart: bool | None = None, **around: Any) -> Tensor:
+        """`run` with the norm, gate and residual of ops.fused_linear taken in; `apart`: f(x) by a kernel of its own, or
+        not, or as the default chooses. Raises TypeError where `takes_in` is false."""
+        raise TypeError(f"{self.name} takes nothing in")
+
+    def ways(self, m: int, what: str) -> list[bool]:
+        """What `apart` may be for m rows and `norm` or the name of a gate."""
+        return []
 
     def unpack(self, packed: Any) -> QuantizedTensor | None:
         """The weights again, exactly; None where the layout is another's and does not matter to us."""

@@ -11,7 +11,8 @@ from torch import Tensor
 from awqbench.errors import BackendUnavailable, unknown_choice
 from awqbench.kernelbench.implementation import Implementation
 from awqbench.kernelbench.problem import Shape
-from awqbench.ops import cuda, cuda_binding, cuda_layout, cuda_prefill
+from awqbench.ops import cuda, cuda_binding, cuda_fused, cuda_layout, cuda_prefill
+from awqbench.ops.fused_linear import fused_linear
 from awqbench.quantization.tensor import QuantizedTensor
 
 
@@ -20,6 +21,7 @@ class Operator(Implementation):
 
     name = "ours"
     variant = 0
+    takes_in = True
 
     def __init__(self, device: torch.device) -> None:
         self.raw_rows = cuda.MAX_ROWS if device.type == "cuda" else 0
@@ -47,6 +49,19 @@ class Operator(Implementation):
         weights = packed["tiles"], packed["steps"], packed["bias"]
         cuda_binding.launch(x, *weights, y, workspace, packed["group"], self.variant, stream)
 
+    def fused(self, packed: Any, x: Tensor, *, apart: bool | None = None, **around: Any) -> Tensor:
+        """See Implementation."""
+        arguments = (x, packed["tiles"], packed["steps"], packed["bias"], packed["n"], packed["group"])
+        if (apart is None and self.variant == 0) or not x.is_cuda:
+            return fused_linear(*arguments, **around)
+        return cuda_fused.gemm(*arguments, **around, variant=self.variant, apart=apart)
+
+    def ways(self, m: int, what: str) -> list[bool]:
+        """See Implementation: the product takes in for few rows only, and nothing is where weights are dequantized."""
+        if m > cuda.MAX_ROWS:
+            return []
+        return [False, True] if m <= cuda_fused.MAX_TAKEN_IN else [True]
+
     def workspace_bytes(self, packed: Any, m: int) -> int:
         """See Implementation."""
         index = packed["tiles"].get_device()
@@ -70,6 +85,11 @@ class Variant(Operator):
         if m > cuda.MAX_ROWS:
             return f"{m} rows (at most {cuda.MAX_ROWS})"
         return super().refusal(shape, m, dtype)
+
+    def ways(self, m: int, what: str) -> list[bool]:
+        """See Implementation. What these cannot take in is computed by another variant, which sums otherwise."""
+        other = self.name.removeprefix("ours/").startswith("tall" if what == "norm" else ("tall", "rows"))
+        return [] if other else super().ways(m, what)
 
     def run(self, packed: Any, x: Tensor) -> Tensor:
         """See Implementation."""

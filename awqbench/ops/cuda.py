@@ -18,6 +18,7 @@ from awqbench.ops.dequantize import dequantize_rows
 from awqbench.ops.layout import BYTE
 
 __all__ = [
+    "DTYPES",
     "MAX_ROWS",
     "dequantize",
     "gemm",
@@ -91,7 +92,8 @@ def check(inputs: int, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_fe
         raise ValueError("tiles must be contiguous int32, steps contiguous uint8")
 
 
-def _aligned(tensor: Tensor) -> Tensor:
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of it at a multiple of 16 bytes."""
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 
@@ -118,8 +120,8 @@ def _on_cuda(
             run = cuda_prefill.prefill
         else:
             run = through_dense
-        tiles, steps = _aligned(tiles), _aligned(steps)
-        bias = None if bias is None else _aligned(bias.to(x.dtype).contiguous())
+        tiles, steps = aligned(tiles), aligned(steps)
+        bias = None if bias is None else aligned(bias.to(x.dtype).contiguous())
     out = rows.new_empty(0, out_features) if run is None else run(rows, tiles, steps, bias, out_features, group_size)
     return out.view(*x.shape[:-1], out_features)
 

@@ -125,13 +125,25 @@ def reserve(device: str | torch.device, out_features: int, inputs: int, group_si
     """Make the current stream's workspace large enough for a weight, before a graph is captured."""
     with torch.cuda.device(device):
         index = torch.cuda.current_device()
-        _workspaces(index).take(current_stream(index), _workspace_bytes(out_features, inputs, group_size, index))
+        workspace_of(current_stream(index), out_features, inputs, group_size, index)
 
 
 def current_stream(index: int) -> int:
     """The handle of torch's current stream, without an object around it where torch has such a function."""
     raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)
     return int(raw(index)) if raw else int(torch.cuda.current_stream(index).cuda_stream)
+
+
+def in_pieces(x: Tensor) -> Tensor:
+    """x [M, K] as the kernels read it, in 16-byte pieces: itself, or a copy (K is a multiple of 32, so that fits)."""
+    if x.stride(1) != 1 or (x.shape[0] > 1 and x.stride(0) * 2 % ALIGNMENT) or x.data_ptr() % ALIGNMENT:
+        return x.clone(memory_format=torch.contiguous_format)
+    return x
+
+
+def workspace_of(stream: int, out_features: int, inputs: int, group_size: int, index: int) -> Tensor:
+    """The workspace of the current stream, whose handle is `stream`, for any number of rows of a weight."""
+    return _workspaces(index).take(stream, _workspace_bytes(out_features, inputs, group_size, index))
 
 
 def gemm(
@@ -144,7 +156,7 @@ def gemm(
             return gemm(x, tiles, steps, bias, out_features, group_size, variant)
     x = in_pieces(x)
     stream, out = current_stream(index), x.new_empty(m, out_features)
-    workspace = _workspaces(index).take(stream, _workspace_bytes(out_features, k, group_size, index))
+    workspace = workspace_of(stream, out_features, k, group_size, index)
     launch(x, tiles, steps, bias, out, workspace, group_size, variant, stream)
     return out
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from awqbench.ops import cuda
+from awqbench.ops import cuda, cuda_fused
 
-# In the order of kernels/cuda/w4a16.h, which counts from 1: 0 is none.
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     "gelu-tanh": partial(functional.gelu, approximate="tanh"),
@@ -33,6 +32,9 @@ def fused_linear(
     type once: with `norm` (float32 [K]) x * norm / sqrt(mean(x^2) + eps), with `gate`, one of GATES,
     gate(x[:, :K]) * x[:, K:], else x. Inference only: no gradients. Raises ValueError for sizes and types that do not
     belong together.
+
+    On a CUDA device kernels start early: weights and norm must not be written by the very kernel in front of this one.
+    More than 64 rows are rounded once more before the residual is added.
     """
     y: Tensor = torch.ops.awqbench.w4a16_fused.default(
         x, tiles, steps, bias, out_features, group_size, norm=norm, eps=eps, gate=gate, residual=residual
@@ -63,6 +65,26 @@ def reference(
         if summand is not None:
             y = y + summand.float()
     return y.to(x.dtype)
+
+
+def _on_cuda(
+    x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_features: int, group_size: int,
+    *, norm: Tensor | None = None, eps: float = 0.0, gate: str | None = None, residual: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    if x.shape[0] == 0 or x.dtype not in cuda.DTYPES:
+        return reference(
+            x, tiles, steps, bias, out_features, group_size, norm=norm, eps=eps, gate=gate, residual=residual
+        )
+    _check(x, tiles, steps, bias, out_features, group_size, norm=norm, gate=gate, residual=residual)
+    if x.shape[0] > cuda.MAX_ROWS:
+        made = x if norm is None and gate is None else cuda_fused.rows(x, norm, eps, gate)
+        y: Tensor = cuda.w4a16_gemm(made, tiles, steps, bias, out_features, group_size)
+        return y if residual is None else y.add_(residual)
+    bias = None if bias is None else cuda.aligned(bias.to(x.dtype).contiguous())
+    return cuda_fused.gemm(
+        x, cuda.aligned(tiles), cuda.aligned(steps), bias, out_features, group_size,
+        norm=norm, eps=eps, gate=gate, residual=residual,
+    )  # fmt: skip
 
 
 def _check(
@@ -101,5 +123,5 @@ _library.define(  # type: ignore[no-untyped-call]
     tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
 )
 _library.impl("w4a16_fused", reference, "CPU")  # type: ignore[no-untyped-call]
-_library.impl("w4a16_fused", reference, "CUDA")  # type: ignore[no-untyped-call]
+_library.impl("w4a16_fused", _on_cuda, "CUDA")  # type: ignore[no-untyped-call]
 torch.library.register_fake("awqbench::w4a16_fused", _shape_only, lib=_library)

@@ -42,6 +42,8 @@ AWQBENCH_DEVICE int grid() { return static_cast<int>(gridDim.x); }
 AWQBENCH_DEVICE void sync_block() { __syncthreads(); }
 AWQBENCH_DEVICE void sync_warp() { __syncwarp(); }
 AWQBENCH_DEVICE uint32_t shuffle(uint32_t value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+AWQBENCH_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
+AWQBENCH_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 AWQBENCH_DEVICE uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
 // One byte of a word in both of its halves: 0x00bb00bb.
 AWQBENCH_DEVICE uint32_t byte_twice(uint32_t word, int byte) {
@@ -87,6 +89,24 @@ AWQBENCH_DEVICE uint16_t load_float16(const void* from) {
     asm volatile("ld.global.u16 %0, [%1];" : "=h"(r) : "l"(from) : "memory");
     return r;
 }
+// The same in 16 bytes, from L2: what is left of an earlier kernel in L1 does not matter.
+AWQBENCH_DEVICE Word4 load_words(const void* from) {
+    Word4 r;
+    asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r.at[0]), "=r"(r.at[1]), "=r"(r.at[2]), "=r"(r.at[3])
+                 : "l"(from)
+                 : "memory");
+    return r;
+}
+// Constants, 16 bytes.
+AWQBENCH_DEVICE Float4 load_floats(const float* from) {
+    Float4 r;
+    asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(r.at[0]), "=f"(r.at[1]), "=f"(r.at[2]), "=f"(r.at[3])
+                 : "l"(from));
+    return r;
+}
+AWQBENCH_DEVICE void prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 AWQBENCH_DEVICE void store_float16(void* to, uint16_t value) {
     asm volatile("st.global.u16 [%0], %1;" ::"l"(to), "h"(value) : "memory");
 }
@@ -181,6 +201,19 @@ AWQBENCH_DEVICE void load_matrices(Shared row, uint32_t (&r)[4]) {
                  : "r"(row)
                  : "memory");
 }
+
+// 2^x and 1 / x to about 2^-22, 0 for minus infinity and for infinity; 1 / sqrt(x).
+AWQBENCH_DEVICE float power_of_two(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+AWQBENCH_DEVICE float reciprocal(float x) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+AWQBENCH_DEVICE float inverse_root(float x) { return rsqrtf(x); }
 
 // d [16, 8] += a [16, 16] b [16, 8]
 template <int D>

@@ -40,19 +40,4 @@ AWQBENCH_DEVICE void load_matrices_turned(Shared row, uint32_t (&r)[4]) {
                  : "memory");
 }
 
-AWQBENCH_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
-AWQBENCH_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
-// 2^x and 1 / x to about 2^-22, 0 for minus infinity and for infinity; 1 / sqrt(x).
-AWQBENCH_DEVICE float power_of_two(float x) {
-    float r;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-    return r;
-}
-AWQBENCH_DEVICE float reciprocal(float x) {
-    float r;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-    return r;
-}
-AWQBENCH_DEVICE float inverse_root(float x) { return rsqrtf(x); }
-
 }  // namespace awqbench::arch

@@ -33,13 +33,18 @@ constexpr Variant kVariants[] = {
 };
 constexpr int kVariantCount = sizeof kVariants / sizeof kVariants[0];
 
-Request request_of(int64_t M, int64_t N, int64_t K, int64_t group, const Variant& v, const Device& device) {
+Request request_of(int64_t M, int64_t N, int64_t K, int64_t group, const Variant& v, const Device& device,
+                   int before = kPlain) {
     Request r{};
+    r.before = before;
     r.M = M;
     r.N = N;
     r.K = K;
     r.group = group;
     r.kind = v.kind;
+    // Kernels that cannot compute it: those for more tokens, and rows a gate.
+    if ((before != kPlain && r.kind == Kind::kTall) || (before >= kSilu && r.kind == Kind::kRows)) r.kind = Kind::kStream;
+    if (before != kPlain && r.kind == Kind::kTallGroup) r.kind = Kind::kGroup;
     if (r.kind == Kind::kBulk && !device.bulk) r.kind = Kind::kStream;
     if (r.kind == Kind::kGroup && !device.wgmma) r.kind = Kind::kStream;
     if (r.kind == Kind::kTallGroup && !device.wgmma) r.kind = Kind::kTall;
@@ -71,6 +76,19 @@ Variant choose(int64_t M, int64_t N, int64_t K, int64_t group, const Device& dev
     return b.fits && (!a.fits || b.traffic < a.traffic) ? high : low;
 }
 
+// Where a norm or a gate costs less in every block of the product than in a launch of its own: counted in
+// kernels/NOTES.md, unmeasured. And never where it would make one launch of the product two.
+bool takes_in(int64_t M, int64_t N, int64_t K, int64_t group, int before, const Device& device) {
+    constexpr int64_t kMostNormNumbers = 8192, kFewGateTokens = 4;
+    if (M > kMostTakenIn || (before == kNorm ? M * K > kMostNormNumbers : M > kFewGateTokens)) return false;
+    return tokens_at_once(request_of(M, N, K, group, choose(M, N, K, group, device), device, before), device) == M;
+}
+
+bool meet(const void* a, int64_t a_bytes, const void* b, int64_t b_bytes) {
+    const auto from = reinterpret_cast<uintptr_t>(a), other = reinterpret_cast<uintptr_t>(b);
+    return b != nullptr && from < other + static_cast<uintptr_t>(b_bytes) && other < from + static_cast<uintptr_t>(a_bytes);
+}
+
 bool valid(int64_t M, int64_t N, int64_t K, int64_t group) {
     // So that k tiles fit 16 bits, and numbers of tiles 31.
     constexpr int64_t kMostK = int64_t{1} << 21, kMost = int64_t{1} << 40;
@@ -85,42 +103,95 @@ using namespace awqbench;
 
 extern "C" {
 
+int awqbench_cuda_fused(const AwqbenchGemm* given) {
+    AwqbenchGemm g = *given;
+    const bool gate = g.before >= kSilu;
+    if (!valid(g.M, g.N, g.K, g.group) || g.variant < 0 || g.variant >= kVariantCount ||
+        (g.dtype != kHalf && g.dtype != kBfloat16) || g.before < kPlain || g.before >= kBeforeCount ||
+        (g.before == kNorm) != (g.norm != nullptr) || reinterpret_cast<uintptr_t>(g.norm) % 16 != 0 ||
+        (g.before != kPlain && (reinterpret_cast<uintptr_t>(g.x) % 16 != 0 || g.x_stride % kPiece != 0)) ||
+        (g.before != kPlain && g.scratch == nullptr && g.M > kMostTakenIn))
+        return kInvalidValue;
+    const int64_t y_bytes = 2 * g.M * g.N, x_bytes = 2 * ((g.M - 1) * g.x_stride + (gate ? 2 : 1) * g.K);
+    if (meet(g.y, y_bytes, g.x, x_bytes) || meet(g.y, y_bytes, g.residual, y_bytes)) return kInvalidValue;
+    Device device;
+    if (const int error = current_device(&device)) return error;
+    if (g.scratch != nullptr && g.before != kPlain) {
+        if (const int error = awqbench_cuda_rows(g.x, g.norm, g.scratch, g.M, g.K, g.x_stride, g.eps, g.before, g.dtype,
+                                                 g.overlap, g.stream))
+            return error;
+        g.x = g.scratch;
+        g.x_stride = g.K;
+        g.before = kPlain;
+    }
+    Variant variant = kVariants[g.variant];
+    if (g.variant == 0) {
+        variant = choose(g.M, g.N, g.K, g.group, device);
+        variant.overlap = g.overlap != 0;
+    }
+    Request r = request_of(g.M, g.N, g.K, g.group, variant, device, g.before);
+    r.tiles = g.tiles;
+    r.steps = g.steps;
+    r.bias = g.bias;
+    r.norm = g.norm;
+    r.eps = g.eps;
+    r.workspace = g.workspace;
+    r.workspace_bytes = g.workspace_bytes;
+    r.x_stride = g.x_stride;
+    r.stream = g.stream;
+    const int64_t most = tokens_at_once(r, device);
+    for (int64_t token = 0; token < g.M; token += most) {
+        r.M = g.M - token < most ? g.M - token : most;
+        r.x = static_cast<const uint16_t*>(g.x) + token * g.x_stride;
+        r.residual = g.residual == nullptr ? nullptr : static_cast<const uint16_t*>(g.residual) + token * g.N;
+        r.y = static_cast<uint16_t*>(g.y) + token * g.N;
+        if (const int error = g.dtype == kHalf ? launch_half(r, device) : launch_bfloat16(r, device)) return error;
+    }
+    return 0;
+}
+
 int awqbench_cuda_gemm(const void* x, const void* tiles, const void* steps, const void* bias, void* y, void* workspace,
                        int64_t workspace_bytes, int64_t M, int64_t N, int64_t K, int64_t group, int64_t x_stride,
                        int dtype, int variant, void* stream) {
-    if (!valid(M, N, K, group) || variant < 0 || variant >= kVariantCount || (dtype != kHalf && dtype != kBfloat16))
-        return kInvalidValue;
+    AwqbenchGemm g{};
+    g.x = x;
+    g.tiles = tiles;
+    g.steps = steps;
+    g.bias = bias;
+    g.y = y;
+    g.workspace = workspace;
+    g.workspace_bytes = workspace_bytes;
+    g.M = M;
+    g.N = N;
+    g.K = K;
+    g.group = group;
+    g.x_stride = x_stride;
+    g.dtype = dtype;
+    g.variant = variant;
+    g.stream = stream;
+    return awqbench_cuda_fused(&g);
+}
+
+int awqbench_cuda_takes_in(int64_t M, int64_t N, int64_t K, int64_t group, int before, int device_index) {
     Device device;
-    if (const int error = current_device(&device)) return error;
-    Request r = request_of(M, N, K, group, variant == 0 ? choose(M, N, K, group, device) : kVariants[variant], device);
-    r.tiles = tiles;
-    r.steps = steps;
-    r.bias = bias;
-    r.workspace = workspace;
-    r.workspace_bytes = workspace_bytes;
-    r.x_stride = x_stride;
-    r.stream = stream;
-    const int64_t most = tokens_at_once(r, device);
-    for (int64_t token = 0; token < M; token += most) {
-        r.M = M - token < most ? M - token : most;
-        r.x = static_cast<const uint16_t*>(x) + token * x_stride;
-        r.y = static_cast<uint16_t*>(y) + token * N;
-        if (const int error = dtype == kHalf ? launch_half(r, device) : launch_bfloat16(r, device)) return error;
-    }
-    return 0;
+    return valid(M, N, K, group) && device_of(device_index, &device) == 0 && takes_in(M, N, K, group, before, device);
 }
 
 int64_t awqbench_cuda_workspace(int64_t M, int64_t N, int64_t K, int64_t group, int device_index) {
     Device device;
     if (!valid(M, N, K, group) || device_of(device_index, &device)) return 0;
     int64_t bytes = 0;
-    for (const Variant& variant : kVariants) {
-        Request r = request_of(M, N, K, group, variant, device);
+    const auto include = [&](const Variant& variant, int before) {
+        Request r = request_of(M, N, K, group, variant, device, before);
         r.M = tokens_at_once(r, device);
         const int64_t needed = plan_of(r, device).workspace_bytes;
         if (needed > bytes) bytes = needed;
         r.M = M % r.M;  // a last, smaller launch may be another kernel
         if (r.M > 0 && plan_of(r, device).workspace_bytes > bytes) bytes = plan_of(r, device).workspace_bytes;
+    };
+    for (const Variant& variant : kVariants) {
+        include(variant, kPlain);
+        if (M <= kMostTakenIn) include(variant, kSilu), include(variant, kNorm);
     }
     return bytes;
 }

@@ -2,9 +2,12 @@
 //
 // K beyond the end is filled with zeros, since padded weights are (0 - zero point), not 0. Tokens beyond M are not: a
 // column of the product depends on its own token alone, and theirs are never stored.
+//
+// A norm or a gate is computed in place: each thread turns the pieces that it has copied itself, once they are there and
+// before the barrier that shows them to others. A gate's second half lies behind the first, which takes the results.
 #pragma once
 
-#include "arch.h"
+#include "before.h"
 #include "gemm_split.h"
 
 namespace awqbench {
@@ -42,17 +45,24 @@ struct AtomInputs {
     }
 };
 
-// All threads of a block: x[:, from k tile `begin`, `count` tiles] to `to`. There after copies_wait and a barrier.
-template <class Inputs>
-AWQBENCH_DEVICE void stage_x(const Problem& p, arch::Shared to, int begin, int count, int threads) {
+// The 16-byte pieces of `count` k tiles from `begin` on that are this thread's: f(token, place in shared memory, k).
+template <class Inputs, class F>
+AWQBENCH_DEVICE void own_pieces(const Problem& p, arch::Shared to, int begin, int count, int threads, const F& f) {
     const int warps = threads / kLanes, lane = arch::thread() % kLanes, warp = arch::thread() / kLanes;
-    const int pieces = count * (kTileK / 8), slabs = (pieces + kLanes - 1) / kLanes;
-    const uint16_t* const x = static_cast<const uint16_t*>(p.x);
+    const int pieces = count * (kTileK / kPiece), slabs = (pieces + kLanes - 1) / kLanes;
     for (int job = warp; job < p.M * slabs; job += warps) {
         const int slab = job / p.M, token = job - slab * p.M, piece = slab * kLanes + lane;
-        const int k = begin * kTileK + piece * 8;
-        if (piece >= pieces) continue;
-        const arch::Shared at = to + static_cast<uint32_t>(Inputs::place(p.chunk, token, piece));
+        if (piece < pieces)
+            f(token, to + static_cast<uint32_t>(Inputs::place(p.chunk, token, piece)), begin * kTileK + piece * kPiece);
+    }
+}
+
+// All threads of a block: x[:, from k tile `begin`, `count` tiles] to `to`. There after copies_wait and a barrier. GATE:
+// whether the kernel takes a gate.
+template <class Inputs, bool GATE>
+AWQBENCH_DEVICE void stage_x(const Problem& p, arch::Shared to, int begin, int count, int threads) {
+    const uint16_t* const x = static_cast<const uint16_t*>(p.x);
+    own_pieces<Inputs>(p, to, begin, count, threads, [&](int token, arch::Shared at, int k) {
         const bool beyond = k >= p.K;
         const uint16_t* const from = x + token * p.x_stride + (beyond ? 0 : k);
         if (p.aligned) {
@@ -67,7 +77,43 @@ AWQBENCH_DEVICE void stage_x(const Problem& p, arch::Shared to, int begin, int c
             }
             arch::store_shared4(at, v);
         }
+        if (GATE && p.before >= kSilu)
+            arch::copy16(at + static_cast<uint32_t>(Inputs::bytes(p.M, p.chunk)), from + p.K, beyond);
+    });
+}
+
+// A norm's weight is nobody's output: on its way to L2 while the kernel in front of this one still runs.
+AWQBENCH_DEVICE void prefetch_norm(const Problem& p, int threads) {
+    constexpr int kLine = 128 / sizeof(float);
+    for (int k = arch::thread() * kLine; k < p.K; k += threads * kLine) arch::prefetch(p.norm + k);
+}
+
+// The scale of each token for kNorm, from x in shared memory where all of it is there, else from L2.
+template <int D, class Inputs>
+AWQBENCH_DEVICE void scale_rows(const Problem& p, arch::Shared inputs, arch::Shared partials, arch::Shared scales,
+                                int threads) {
+    if (p.resident) {
+        arch::copies_wait();
+        arch::sync_block();
     }
+    row_scales<D>(p.M, p.K, p.eps, threads, partials, scales, [&](int token, int piece) {
+        return p.resident ? arch::load_shared4(inputs + static_cast<uint32_t>(Inputs::place(p.chunk, token, piece)))
+                          : arch::load_words(static_cast<const uint16_t*>(p.x) + token * p.x_stride + piece * kPiece);
+    });
+}
+
+// After copies_wait, with the arguments of stage_x: the norm or the gate.
+template <int D, class Inputs, bool GATE>
+AWQBENCH_DEVICE void turn_x(const Problem& p, arch::Shared to, arch::Shared scales, int begin, int count, int threads) {
+    own_pieces<Inputs>(p, to, begin, count, threads, [&](int token, arch::Shared at, int k) {
+        if (k >= p.K) return;
+        arch::Word4 v = arch::load_shared4(at);
+        if (!GATE || p.before == kNorm)
+            norm_piece<D>(v, arch::float_of(arch::load_shared(scales + 4 * static_cast<uint32_t>(token))), p.norm + k);
+        else
+            gate_piece<D>(p.before, v, arch::load_shared4(at + static_cast<uint32_t>(Inputs::bytes(p.M, p.chunk))));
+        arch::store_shared4(at, v);
+    });
 }
 
 // Where a lane reads its rows: lane 8 i + j gives row (token) j of the 8 k's i.

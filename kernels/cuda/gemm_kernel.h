@@ -1,4 +1,4 @@
-// y = x W^T + bias for 1 to 8 * NT tokens: the kernel, and the shapes it comes in.
+// y = f(x) W^T + bias + residual for 1 to 8 * NT tokens: the kernel, and the shapes it comes in.
 //
 // A block of WR x WK warps takes panels of WR * RB * 16 rows; WK warps share a panel's k tiles in turns. Weights go past
 // each warp in a stream that doesn't stop at segments; x lies in shared memory, all of it or in two chunks by turns.
@@ -10,6 +10,8 @@
 
 namespace awqbench {
 
+constexpr int kMostTakenIn = 8;  // tokens, for which a product computes a norm or a gate itself
+
 template <int RB_, int WR_, int WK_, int NT_, bool TWO_, int BLOCKS_, bool ONCE_, class Weights_, bool GROUPS_ = false>
 struct Shape {
     static constexpr int RB = RB_, WR = WR_, WK = WK_, NT = NT_, kBlocksPerSm = BLOCKS_;
@@ -20,12 +22,14 @@ struct Shape {
     using Inputs = std::conditional_t<kGroups, AtomInputs<NT>, RowInputs<NT>>;
     AWQBENCH_HD static constexpr int row_of(int warp) { return kGroups ? warp / 4 / WK * 4 + warp % 4 : warp / WK; }
     AWQBENCH_HD static constexpr int k_of(int warp) { return kGroups ? warp / 4 % WK : warp % WK; }
+    // A gate takes registers that three blocks per SM don't leave.
+    static constexpr bool kTakesIn = 8 * NT <= kMostTakenIn, kGate = kTakesIn && kBlocksPerSm <= 2;
     static constexpr int kThreads = WR * WK * kLanes;
     static constexpr int kPanelBlocks = WR * RB;              // of 16 rows
     static constexpr int kRound = WK * Weights::kDepth;       // k tiles that a chunk is a multiple of
     static constexpr int kPanelBytes = kPanelBlocks * NT * kLanes * 16;  // of partial sums
-    // Shared memory: 16 bytes for a flag, the warps' sums, the weights' ring, then x.
-    static constexpr int kSumsAt = 16, kRingAt = kSumsAt + WK * kPanelBytes;
+    // Shared memory: 16 bytes for a flag, a norm's scale per token, the warps' sums, the weights' ring, then x.
+    static constexpr int kScalesAt = 16, kSumsAt = kScalesAt + 4 * 8 * NT, kRingAt = kSumsAt + WK * kPanelBytes;
     static constexpr int kInputsAt = static_cast<int>(ceil_div(kRingAt + Weights::kSharedBytes, Inputs::kAlign)) * Inputs::kAlign;
 };
 
@@ -38,17 +42,18 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
     Segment segment = first_segment(p, arch::block());
     // Weights are nobody's output: they set out before the kernel in front of this one has finished.
     typename S::Weights weights(p, segment, warp_row, warp_k, shared + S::kRingAt);
+    if (S::kTakesIn && p.before == kNorm) prefetch_norm(p, S::kThreads);
     arch::let_next_kernel_start();
     arch::wait_for_previous_kernel();
 
     const InputRows<S::NT> rows(p.M, p.chunk);
-    const int chunk_bytes = Inputs::bytes(p.M, p.chunk);
+    const int chunk_bytes = Inputs::bytes(p.M, p.chunk) * (S::kGate && p.before >= kSilu ? 2 : 1);
     arch::Shared inputs = shared + S::kInputsAt, other = inputs + (p.resident ? 0 : chunk_bytes);
     const auto count = [&](int begin, int end) { return end - begin < p.chunk ? end - begin : p.chunk; };
-    if (p.resident)
-        stage_x<Inputs>(p, inputs, 0, p.k_tiles, S::kThreads);
-    else
-        stage_x<Inputs>(p, inputs, segment.begin, count(segment.begin, segment.end), S::kThreads);
+    stage_x<Inputs, S::kGate>(p, inputs, p.resident ? 0 : segment.begin,
+                    p.resident ? p.k_tiles : count(segment.begin, segment.end), S::kThreads);
+    const arch::Shared scales = shared + S::kScalesAt;
+    if (S::kTakesIn && p.before == kNorm) scale_rows<D, Inputs>(p, inputs, shared + S::kSumsAt, scales, S::kThreads);
 
     for (bool first = true; segment.valid(); segment.next(p), first = false) {
         Sums<S::RB, S::NT> sums;
@@ -57,6 +62,9 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
         for (int begin = segment.begin; begin < segment.end; begin += p.chunk) {
             const int end = begin + count(begin, segment.end);
             arch::copies_wait();
+            if (S::kTakesIn && p.before != kPlain && (first || !p.resident))
+                turn_x<D, Inputs, S::kGate>(p, inputs, scales, p.resident ? 0 : begin, p.resident ? p.k_tiles : end - begin,
+                                  S::kThreads);
             if constexpr (S::kGroups) arch::fence_for_group();
             arch::sync_block();
             if (!p.resident) {
@@ -66,7 +74,7 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
                     next.next(p);
                     from = next.begin;
                 }
-                if (next.valid()) stage_x<Inputs>(p, other, from, count(from, next.end), S::kThreads);
+                if (next.valid()) stage_x<Inputs, S::kGate>(p, other, from, count(from, next.end), S::kThreads);
             }
             const arch::Shared x = inputs - (p.resident ? 0 : begin) * Inputs::tile_bytes();
             for (int k = begin + warp_k; k - warp_k < end; k += S::kRound) {

@@ -7,14 +7,19 @@
 namespace awqbench {
 
 struct Request {
-    const void *x, *tiles, *steps, *bias;
+    const void *x, *tiles, *steps, *bias, *residual;
+    const float* norm;
     void *y, *workspace;
     int64_t workspace_bytes, M, N, K, group, x_stride;
     void* stream;
     Kind kind;
     bool whole_panels;  // a block takes one whole panel: no sum over blocks
     bool overlap;       // may start before the kernel in front of it has finished
+    int before;         // of before.h
+    float eps;
 };
+
+constexpr int kGateChunk = 32;  // k tiles
 
 struct Plan {
     int blocks = 0, chunk = 0;
@@ -41,18 +46,23 @@ Plan plan_for(const Request& r, const Device& device) {
     const int64_t share = ceil_div(units, blocks);
     plan.blocks = static_cast<int>(blocks);
 
-    plan.resident = share >= k_tile_count && S::Inputs::bytes(M, k_tile_count) <= room;
+    const bool gate = r.before >= kSilu;
+    const int halves = gate ? 2 : 1;
+    const auto bytes = [&](int chunk) { return halves * S::Inputs::bytes(M, chunk); };
+    plan.resident = share >= k_tile_count && bytes(k_tile_count) <= room;
     if (plan.resident) {
         plan.chunk = k_tile_count;
     } else {
         const int longest = static_cast<int>(share < k_tile_count ? share : k_tile_count);
         int rounds = static_cast<int>(ceil_div(longest, S::kRound));
-        while (rounds > 0 && 2 * S::Inputs::bytes(M, rounds * S::kRound) > room) --rounds;
+        // A gate takes its time: short chunks, so that all but the first are computed while weights come.
+        if (gate && rounds > ceil_div(kGateChunk, S::kRound)) rounds = static_cast<int>(ceil_div(kGateChunk, S::kRound));
+        while (rounds > 0 && 2 * bytes(rounds * S::kRound) > room) --rounds;
         plan.chunk = rounds * S::kRound;
     }
     plan.fits = plan.chunk > 0;
-    plan.shared_bytes = S::kInputsAt + (plan.resident ? 1 : 2) * S::Inputs::bytes(M, plan.chunk);
-    const int64_t x_bytes = int64_t{2} * M * r.K, parts = r.whole_panels ? 0 : blocks + (panels < blocks ? panels : blocks);
+    plan.shared_bytes = S::kInputsAt + (plan.resident ? 1 : 2) * bytes(plan.chunk);
+    const int64_t x_bytes = int64_t{2} * halves * M * r.K, parts = r.whole_panels ? 0 : blocks + (panels < blocks ? panels : blocks);
     plan.traffic = x_bytes * (plan.resident ? blocks : panels) + 2 * parts * S::kPanelBytes;
     plan.workspace_bytes = kCounterBytes + (r.whole_panels ? 0 : 2 * blocks * S::kPanelBytes);
     return plan;
@@ -67,6 +77,10 @@ int launch(const Request& r, const Device& device) {
     p.tiles = static_cast<const uint8_t*>(r.tiles);
     p.steps = static_cast<const uint8_t*>(r.steps);
     p.bias = r.bias;
+    p.residual = r.residual;
+    p.norm = r.norm;
+    p.eps = r.eps;
+    p.before = r.before;
     p.y = r.y;
     p.counters = static_cast<uint32_t*>(r.workspace);
     p.partials = static_cast<uint8_t*>(r.workspace) + kCounterBytes;

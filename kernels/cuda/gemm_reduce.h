@@ -23,18 +23,34 @@ struct Fragment {
         row = panel_first_row + fragment / NT * kBlockRows + lane / 4;
         token = fragment % NT * 8 + lane % 4 * 2;
     }
+    AWQBENCH_DEVICE bool here(const Problem& p, int i) const { return row + i / 2 * 8 < p.N && token + i % 2 < p.M; }
+    AWQBENCH_DEVICE int64_t place(const Problem& p, int i) const {
+        return static_cast<int64_t>(token + i % 2) * p.N + row + i / 2 * 8;
+    }
+    // What is added to the product. Loaded before the sums, so that it comes while they do.
     template <int D>
-    AWQBENCH_DEVICE void store(const Problem& p, const arch::Float4& v) const {
+    AWQBENCH_DEVICE arch::Float4 added(const Problem& p) const {
+        arch::Float4 v{};
+        if (p.residual != nullptr) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int r = row + i / 2 * 8, t = token + i % 2;
-            if (r >= p.N || t >= p.M) continue;
-            float value = v.at[i];
-            if (p.bias != nullptr)
-                value += low_float<D>(arch::load_float16(static_cast<const uint16_t*>(p.bias) + r));
-            arch::store_float16(static_cast<uint16_t*>(p.y) + static_cast<int64_t>(t) * p.N + r,
-                                static_cast<uint16_t>(pair_of<D>(value, 0.f)));
+            for (int i = 0; i < 4; ++i)
+                if (here(p, i)) v.at[i] = low_float<D>(arch::load_float16(static_cast<const uint16_t*>(p.residual) + place(p, i)));
         }
+        if (p.bias != nullptr) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                if (here(p, i))
+                    v.at[i] += low_float<D>(arch::load_float16(static_cast<const uint16_t*>(p.bias) + row + i / 2 * 8));
+        }
+        return v;
+    }
+    template <int D>
+    AWQBENCH_DEVICE void store(const Problem& p, arch::Float4 v, const arch::Float4& summand) const {
+        if (p.bias != nullptr || p.residual != nullptr) add(v, summand);  // else -0 would become 0
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (here(p, i))
+                arch::store_float16(static_cast<uint16_t*>(p.y) + place(p, i), static_cast<uint16_t>(pair_of<D>(v.at[i], 0.f)));
     }
 };
 
@@ -60,12 +76,14 @@ AWQBENCH_DEVICE void finish(const Problem& p, const Segment& segment, bool first
     for (int i = arch::thread(); i < kPanel; i += kThreads) {
         const Fragment<NT> fragment(panel_row, i);
         if (fragment.token >= p.M) continue;
+        const bool whole = segment.whole(p);
+        const arch::Float4 summand = whole ? fragment.template added<D>(p) : arch::Float4{};
         const arch::Shared at = shared + (i / kWarp * WK * kWarp + i % kWarp) * 16;
         arch::Float4 v = arch::load_shared_floats(at);
 #pragma unroll
         for (int k = 1; k < WK; ++k) add(v, arch::load_shared_floats(at + k * kWarp * 16));
-        if (segment.whole(p))
-            fragment.template store<D>(p, v);
+        if (whole)
+            fragment.template store<D>(p, v, summand);
         else
             arch::store_partial(slot + i, v);
     }
@@ -87,10 +105,11 @@ AWQBENCH_DEVICE void finish(const Problem& p, const Segment& segment, bool first
     for (int i = arch::thread(); i < kPanel; i += kThreads) {
         const Fragment<NT> fragment(panel_row, i);
         if (fragment.token >= p.M) continue;
+        const arch::Float4 summand = fragment.template added<D>(p);
         arch::Float4 v = arch::load_partial(slots + static_cast<int64_t>(first_slot) * kPanel + i);
         for (int block = first + 1; block <= last; ++block)
             add(v, arch::load_partial(slots + 2 * static_cast<int64_t>(block) * kPanel + i));
-        fragment.template store<D>(p, v);
+        fragment.template store<D>(p, v, summand);
     }
 }
 

@@ -15,7 +15,11 @@ struct Problem {
     const void* x;
     const uint8_t* tiles;
     const uint8_t* steps;
-    const void* bias;  // or null
+    const void* bias;      // or null
+    const void* residual;  // [M, N] or null
+    const float* norm;     // [K], of kNorm
+    float eps;
+    int before;            // of before.h
     void* y;
     uint32_t* counters;  // one per block, 0 between launches
     void* partials;      // two slots per block

@@ -1,6 +1,7 @@
-// The C interface of the CUDA kernels: y [M, N] = x [M, K] W^T + bias with W = (q - z) * s in the layout of layout.h.
+// The C interface of the CUDA kernels: y [M, N] = f(x) W^T + bias + residual with W = (q - z) * s in the layout of
+// layout.h.
 //
-// x, y and bias have one type (`dtype`: 0 half, 1 bfloat16); sums are float32 in a fixed order, without float atomics:
+// x, y, bias and residual have one type (`dtype`: 0 half, 1 bfloat16); sums are float32 in a fixed order, without float atomics:
 // the same inputs give the same bits. `group` is 32, a multiple of 64, or K (one group per row, K a multiple of 32).
 // N is free, K a multiple of the group. `stream` is a cudaStream_t. Functions that return int return a cudaError_t.
 #pragma once
@@ -16,6 +17,32 @@
 constexpr int kAwqbenchCudaVersion = 2;  // of this interface and of the layout: the binding refuses another
 
 extern "C" {
+
+// f of x [M, K], computed in float32 and rounded once. 0: x itself. 1: RMS norm, x * norm / sqrt(mean(x^2) + eps). Else
+// x is [M, 2 K], and f(x) = g(x[:, :K]) * x[:, K:] with g: 2 silu, 3 gelu by tanh, 4 gelu by erf, 5 relu.
+struct AwqbenchGemm {
+    const void *x, *tiles, *steps;
+    const void *bias, *residual;  // [N] and [M, N], or null
+    const float* norm;            // [K] for RMS norm, else null
+    void* scratch;  // null, or [M, K]: a kernel of its own writes f(x) there first (awqbench_cuda_takes_in says when)
+    void *y, *workspace;  // y overlaps neither x nor the residual
+    void* stream;
+    int64_t workspace_bytes, M, N, K, group, x_stride;
+    int dtype, variant, before;
+    int overlap;  // variant 0 may start before the kernel in front of it has finished; of others their name tells
+    float eps;
+};
+
+// As awqbench_cuda_gemm; with a norm or a gate x lies as awqbench_cuda_rows wants it. With an early start weights, steps and norm are read while the kernel in front of this one may
+// still run: that one must not be what writes them.
+AWQBENCH_API int awqbench_cuda_fused(const AwqbenchGemm* gemm);
+
+// Whether f is better computed by the product as it reads x (1) than by a kernel of its own before it (0).
+AWQBENCH_API int awqbench_cuda_takes_in(int64_t M, int64_t N, int64_t K, int64_t group, int before, int device);
+
+// f(x) alone: out [M, K]. x and out at multiples of 16 bytes, x_stride of 8 elements.
+AWQBENCH_API int awqbench_cuda_rows(const void* x, const float* norm, void* out, int64_t M, int64_t K, int64_t x_stride,
+                                    float eps, int before, int dtype, int overlap, void* stream);
 
 // 1 <= M <= 64. `bias` [N] may be null. `x_stride`: elements between rows of x. `workspace`: zeroed once before its
 // first use and left so that it can be used again; one per stream. `variant`: 0 chooses by shape.

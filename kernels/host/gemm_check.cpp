@@ -1,8 +1,9 @@
-// Runs the product's kernels for up to 64 tokens on the CPU: product_check.h says how and on which cases.
+// Runs the product's kernels for up to 64 tokens on the CPU: product_check.h and fused_check.h say how and on which cases.
 #include "../cuda/gemm.cu"
 #include "../cuda/gemm_bfloat16.cu"
 #include "../cuda/gemm_half.cu"
-#include "product_check.h"
+#include "../cuda/rows.cu"
+#include "fused_check.h"
 
 int main() {
     return check_all([](const Case& c) {
@@ -12,5 +13,5 @@ int main() {
                           return awqbench_cuda_gemm(x, tiles, steps, bias, y, scratch, bytes, c.M, c.N, c.K, c.group, stride,
                                                     c.dtype, c.variant, nullptr);
                       }};
-    });
+    }, check_fused);
 }

@@ -8,6 +8,7 @@
 #include "../cuda/prefill.cu"
 #include "../cuda/prefill_bfloat16.cu"
 #include "../cuda/prefill_half.cu"
+#include "../cuda/rows.cu"
 
 namespace {
 

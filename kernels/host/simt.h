@@ -7,6 +7,11 @@
 // same instruction; copies that are in flight are NaN until waited for; somebody can always go on. An error ends the
 // process with a line on stderr. Partial sums reach other blocks by a fence of the thread that stored them, or too late.
 // What it can't see: other memory ordering between blocks (they don't overlap) and time.
+//
+// Launches run at once. With `early` blocks they are put off until finish() or a launch that may not overlap with the one
+// before it; then so many blocks of each overlapping launch run up to their wait for the launch before, all of them
+// before the first launch has begun, and go on when it has ended. A launch that may overlap touches only constants
+// before that wait, and all of its threads wait.
 #pragma once
 
 #include <algorithm>
@@ -28,11 +33,11 @@ constexpr int kLanes = 32;
 
 struct Range {
     const char *begin, *end;
-    bool writable, readable;
+    bool writable, readable, constant;  // constant: no kernel's output
 };
 
 enum class Order { kForward, kBackward, kShuffled };
-enum class State { kReady, kAtWarp, kAtBlock, kDone };
+enum class State { kReady, kAtWarp, kAtBlock, kAtLaunch, kDone };
 
 struct Copy {  // of cp.async: done when waited for
     uint32_t to;
@@ -48,6 +53,7 @@ struct Store {  // to other blocks: there after a fence of the thread, else when
 struct Lane {
     Fiber fiber;
     State state = State::kDone;
+    bool waited = false;  // for the launch before
     std::vector<Copy> copies;
     std::vector<Store> stores;
     int groups = 0;        // of copies, committed
@@ -89,8 +95,15 @@ struct Handed {  // what a barrier in shared memory passes on: of the phase that
 
 constexpr uint32_t kSharedBase = 4096;  // no valid address is near 0
 
-struct Machine {
-    std::vector<Range> ranges;
+struct Launch {
+    std::function<void()> body;
+    int grid = 0, threads = 0, shared_bytes = 0;
+    bool overlap = false;
+};
+
+struct Block {  // at work
+    Launch launch;
+    int block = 0, current = 0, at_block = 0, live = 0;
     std::vector<char> shared;
     std::vector<WordLog> log;
     std::vector<uint32_t> reads;  // per word and warp: its time at the last read since the last write
@@ -99,13 +112,18 @@ struct Machine {
     std::vector<std::unique_ptr<Lane>> lanes;
     std::vector<Warp> warps;
     std::vector<BulkCopy> bulk;
-    std::vector<Store> unfenced;  // of threads that have ended
-    std::function<void()> body;
-    int threads = 0, block = 0, grid = 0, current = 0, at_block = 0, live = 0;
     bool progress = false;
+};
+
+struct Machine : Block {
+    std::vector<Range> ranges;
     Order order = Order::kForward;
     std::mt19937 random{1};
     long long launches = 0;
+    int early = 0;  // blocks of a launch that begin before the one in front of it
+    bool previous_done = true;
+    std::vector<Launch> queue;
+    std::vector<Store> unfenced;  // of threads that have ended
 };
 
 inline Machine& machine() {
@@ -113,22 +131,29 @@ inline Machine& machine() {
     return m;
 }
 
-inline void allow(const void* p, std::size_t bytes, bool writable, bool readable = true) {
+inline void allow(const void* p, std::size_t bytes, bool writable, bool readable = true, bool constant = false) {
     const char* begin = static_cast<const char*>(p);
-    machine().ranges.push_back({begin, begin + bytes, writable, readable});
+    machine().ranges.push_back({begin, begin + bytes, writable, readable, constant});
 }
 inline void forget_ranges() { machine().ranges.clear(); }
+inline void forget_range(const void* p) {
+    auto& ranges = machine().ranges;
+    ranges.erase(std::remove_if(ranges.begin(), ranges.end(), [p](const Range& r) { return r.begin == p; }), ranges.end());
+}
 
 inline void check_global(const void* p, int bytes, bool write) {
     const char* at = static_cast<const char*>(p);
+    const Machine& m = machine();
     if (reinterpret_cast<uintptr_t>(at) % bytes != 0) fail("unaligned access to global memory", bytes);
-    for (const Range& r : machine().ranges)
+    for (const Range& r : m.ranges)
         if (at >= r.begin && at + bytes <= r.end) {
+            if (m.early > 0 && m.launch.overlap && !r.constant && !m.lanes[m.current]->waited)
+                fail("memory touched before the kernel in front has finished", at - r.begin);
             if (write && !r.writable) fail("write to an input", at - r.begin);
             if (!write && !r.readable) fail("read of an output", at - r.begin);
             return;
         }
-    fail(write ? "write outside every buffer" : "read outside every buffer", machine().block, machine().current);
+    fail(write ? "write outside every buffer" : "read outside every buffer", m.block, m.current);
 }
 
 // Shared memory, with the check for races. `warp` -1: the copy engine, ordered by barriers in memory that aren't followed.
@@ -204,20 +229,27 @@ void with_warp(const char* operation, const Act& act) {
 inline void sync_block() {
     Machine& m = machine();
     if (++m.at_block < m.live) return pause(State::kAtBlock);
-    if (m.live != m.threads) fail("a barrier without the threads that have ended", m.live, m.threads);
+    if (m.live != m.launch.threads) fail("a barrier without the threads that have ended", m.live, m.launch.threads);
     m.at_block = 0;
-    meet(0, m.threads / kLanes);
+    meet(0, m.launch.threads / kLanes);
     m.progress = true;
     for (auto& lane : m.lanes)
         if (lane->state == State::kAtBlock) lane->state = State::kReady;
 }
 
+inline void wait_for_previous_launch() {
+    Machine& m = machine();
+    if (m.launch.overlap && !m.previous_done) pause(State::kAtLaunch);
+    m.lanes[m.current]->waited = true;
+}
+
 inline void lane_main() {
     Machine& m = machine();
-    m.body();
+    m.launch.body();
     Lane& lane = *m.lanes[m.current];
     if (!lane.copies.empty()) fail("a thread ended with copies on their way");
     m.unfenced.insert(m.unfenced.end(), lane.stores.begin(), lane.stores.end());
+    if (m.launch.overlap && !lane.waited) fail("a thread ended without waiting for the kernel in front");
     lane.state = State::kDone;
     --m.live;
     m.progress = true;
@@ -232,16 +264,21 @@ inline std::vector<int> ordered(int count, Order order, std::mt19937& random) {
     return list;
 }
 
-inline void run_block(int block, int shared_bytes) {
+inline void begin_block(const Launch& launch, int block) {
     Machine& m = machine();
+    const auto threads = static_cast<std::size_t>(launch.threads);
+    m.launch = launch;
     m.block = block;
-    m.shared.assign(static_cast<std::size_t>(shared_bytes), '\xff');
-    m.log.assign(static_cast<std::size_t>(shared_bytes) / 4 + 1, WordLog{});
+    while (m.lanes.size() < threads) m.lanes.push_back(std::make_unique<Lane>());
+    m.lanes.resize(threads);
+    m.warps.resize(threads / kLanes);
+    m.shared.assign(static_cast<std::size_t>(launch.shared_bytes), '\xff');
+    m.log.assign(static_cast<std::size_t>(launch.shared_bytes) / 4 + 1, WordLog{});
     m.reads.assign(m.log.size() * m.warps.size(), 0);
     m.barriers.clear();
     m.writes = 0;
     m.at_block = 0;
-    m.live = m.threads;
+    m.live = launch.threads;
     m.bulk.clear();
     for (std::size_t w = 0; w < m.warps.size(); ++w) {
         m.warps[w].arrived = 0;
@@ -251,14 +288,20 @@ inline void run_block(int block, int shared_bytes) {
     for (auto& lane : m.lanes) {
         lane->fiber.prepare(lane_main);
         lane->state = State::kReady;
+        lane->waited = false;
         lane->copies.clear();
         lane->stores.clear();
         lane->groups = 0;
         lane->fenced = 0;
     }
+}
+
+// Until the block ends, or waits for the launch before it: then false.
+inline bool run_block() {
+    Machine& m = machine();
     for (int idle = 0; m.live > 0;) {
         m.progress = false;
-        for (const int warp : ordered(m.threads / kLanes, m.order, m.random)) {
+        for (const int warp : ordered(m.launch.threads / kLanes, m.order, m.random)) {
             const std::vector<int> lanes = ordered(kLanes, m.order, m.random);
             for (bool again = true; again;) {  // until the whole warp waits for others
                 again = false;
@@ -275,25 +318,53 @@ inline void run_block(int block, int shared_bytes) {
             }
         }
         idle = m.progress ? 0 : idle + 1;
-        if (idle > 100) fail("nobody can go on", block, m.live);
+        if (idle > 2 && std::any_of(m.lanes.begin(), m.lanes.end(), [](auto& l) { return l->state == State::kAtLaunch; }))
+            return false;
+        if (idle > 100) fail("nobody can go on", m.block, m.live);
     }
-    if (!m.bulk.empty()) fail("a block ended with bulk copies on their way", block);
+    if (!m.bulk.empty()) fail("a block ended with bulk copies on their way", m.block);
+    return true;
+}
+
+// What has been launched and put off.
+inline void finish() {
+    Machine& m = machine();
+    const std::vector<Launch> queue = std::move(m.queue);
+    m.queue.clear();
+    std::vector<std::vector<Block>> begun(queue.size());
+    m.previous_done = false;
+    for (std::size_t i = 1; i < queue.size(); ++i)
+        for (int block = 0; block < std::min(m.early, queue[i].grid); ++block) {
+            begin_block(queue[i], block);
+            if (run_block()) fail("a block ended before the kernel in front", block);
+            begun[i].push_back(std::move(m));  // its part that is a Block
+            static_cast<Block&>(m) = Block{};
+        }
+    m.previous_done = true;
+    for (std::size_t i = 0; i < queue.size(); ++i) {
+        for (const int block : ordered(queue[i].grid, m.order, m.random)) {
+            if (block < static_cast<int>(begun[i].size())) {
+                static_cast<Block&>(m) = std::move(begun[i][static_cast<std::size_t>(block)]);
+                for (auto& lane : m.lanes)
+                    if (lane->state == State::kAtLaunch) lane->state = State::kReady;
+            } else {
+                begin_block(queue[i], block);
+            }
+            run_block();
+        }
+        for (const Store& store : m.unfenced) std::memcpy(store.to, store.value, sizeof store.value);
+        m.unfenced.clear();
+    }
 }
 
 // Stands for kernel<<<grid, threads, shared_bytes>>>.
-inline void launch(std::function<void()> body, int grid, int threads, int shared_bytes) {
+inline void launch(std::function<void()> body, int grid, int threads, int shared_bytes, bool overlap = false) {
     Machine& m = machine();
     if (threads % kLanes != 0 || threads < kLanes || threads > 1024) fail("threads per block", threads);
     ++m.launches;
-    m.body = std::move(body);
-    m.threads = threads;
-    m.grid = grid;
-    while (static_cast<int>(m.lanes.size()) < threads) m.lanes.push_back(std::make_unique<Lane>());
-    m.lanes.resize(static_cast<std::size_t>(threads));
-    m.warps.resize(static_cast<std::size_t>(threads / kLanes));
-    for (const int block : ordered(grid, m.order, m.random)) run_block(block, shared_bytes);
-    for (const Store& store : m.unfenced) std::memcpy(store.to, store.value, sizeof store.value);
-    m.unfenced.clear();
+    if (!overlap) finish();
+    m.queue.push_back({std::move(body), grid, threads, shared_bytes, overlap});
+    if (m.early == 0) finish();
 }
 
 }  // namespace simt

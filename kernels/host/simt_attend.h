@@ -1,8 +1,6 @@
 // kernels/cuda/arch_attend.h on the CPU.
 #pragma once
 
-#include <cmath>
-
 #include "simt_ops.h"
 
 namespace awqbench::arch {
@@ -37,19 +35,5 @@ inline void load_matrices_turned(Shared row, uint32_t (&r)[4]) {
     });
     for (int i = 0; i < 4; ++i) r[i] = static_cast<uint32_t>(w.out[me][i]);
 }
-
-inline uint32_t bits_of(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    return bits;
-}
-inline float float_of(uint32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
-inline float power_of_two(float x) { return std::exp2(x); }
-inline float reciprocal(float x) { return 1 / x; }
-inline float inverse_root(float x) { return 1 / std::sqrt(x); }
 
 }  // namespace awqbench::arch

@@ -10,7 +10,7 @@ namespace {
 using namespace awqbench;
 
 struct alignas(256) Buffers {
-    uint32_t in[64], out[64];
+    uint32_t in[64], out[64], next[64];
     arch::Float4 sums[2];
 };
 
@@ -20,7 +20,7 @@ void exchange(Buffers* b, const std::string& mistake) {
     const arch::Shared shared = arch::shared_memory();
     if (mistake == "lanes apart" && thread == 3) arch::sync_warp();
     if (mistake == "left early" && thread == 3) return;
-    const uint32_t value = arch::shuffle(arch::load_word(b->in + (mistake == "outside" ? thread + 128 : thread)), thread % kLanes);
+    const uint32_t value = arch::shuffle(arch::load_word(b->in + (mistake == "outside" ? thread + 192 : thread)), thread % kLanes);
     arch::store_shared(shared + 4 * thread, value);
     if (mistake == "beyond shared") arch::store_shared(shared + 4096, value);
     if (mistake == "write to input") arch::store_word(b->in + thread, 0);
@@ -134,14 +134,25 @@ void add_up(Buffers* b, const std::string& mistake) {
     if (sum != 2) simt::fail("a partial sum is not there");
 }
 
+// A kernel that begins while the one in front of it, whose output it reads, has yet to.
+void follow(Buffers* b, const std::string& mistake) {
+    const uint32_t constant = arch::load_word(b->in + arch::thread());
+    if (mistake == "read before the wait") arch::load_word(b->out + arch::thread());
+    if (mistake == "written before the wait") arch::store_word(b->next + arch::thread(), 0);
+    if (mistake == "left without waiting" && arch::thread() == 5) return;
+    arch::wait_for_previous_kernel();
+    arch::store_word(b->next + arch::thread(), arch::load_word(b->out + arch::thread()) + constant);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     const std::string mistake = argc > 1 ? argv[1] : "none";
     static Buffers b;
     for (uint32_t i = 0; i < 64; ++i) b.in[i] = i * i;  // as pairs of half: subnormal, exact
-    simt::allow(b.in, sizeof b.in, false);
+    simt::allow(b.in, sizeof b.in, false, true, true);
     simt::allow(b.out, sizeof b.out, true, mistake != "read of output");
+    simt::allow(b.next, sizeof b.next, true);
     simt::allow(b.sums, sizeof b.sums, true);
     for (const simt::Order order : {simt::Order::kForward, simt::Order::kBackward, simt::Order::kShuffled}) {
         simt::machine().order = order;
@@ -156,6 +167,15 @@ int main(int argc, char** argv) {
         b.out[0] = 0;
         std::memset(b.sums, 0xff, sizeof b.sums);
         simt::launch([&] { add_up(&b, mistake); }, 2, 32, 16);
+        simt::machine().early = 1;
+        std::memset(b.out, 0xff, sizeof b.out);
+        simt::launch([&] { exchange(&b, mistake); }, 2, 64, 1024);
+        simt::launch([&] { follow(&b, mistake); }, 2, 64, 0, true);
+        if (b.out[0] != 0xffffffffu) return 1;  // all of it is yet to come
+        simt::finish();
+        for (uint32_t i = 0; i < 64; ++i)
+            if (b.next[i] != (63 - i) * (63 - i) + i * i) return 1;
+        simt::machine().early = 0;
     }
     return 0;
 }

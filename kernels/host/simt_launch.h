@@ -18,9 +18,9 @@ inline int device_of(int, Device* device) {
 inline int current_device(Device* device) { return device_of(0, device); }
 
 template <class P>
-int start(void (*kernel)(P), const P& problem, int blocks, int threads, int shared_bytes, bool, void*) {
+int start(void (*kernel)(P), const P& problem, int blocks, int threads, int shared_bytes, bool overlap, void*) {
     if (shared_bytes > simulated_device().shared_per_block || blocks < 1) return kInvalidValue;
-    simt::launch([&] { kernel(problem); }, blocks, threads, shared_bytes);
+    simt::launch([kernel, problem] { kernel(problem); }, blocks, threads, shared_bytes, overlap);
     return 0;
 }
 

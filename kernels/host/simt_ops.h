@@ -8,7 +8,7 @@ namespace awqbench::arch {
 
 inline int thread() { return simt::machine().current; }
 inline int block() { return simt::machine().block; }
-inline int grid() { return simt::machine().grid; }
+inline int grid() { return simt::machine().launch.grid; }
 inline void sync_block() { simt::sync_block(); }
 inline void sync_warp() {
     simt::with_warp("syncwarp", [](simt::Warp&) {});
@@ -28,6 +28,16 @@ inline uint32_t byte_twice(uint32_t word, int byte) { return (word >> 8 * byte &
 inline int uniform(int value) {
     const uint32_t first = shuffle(static_cast<uint32_t>(value), 0);
     if (first != static_cast<uint32_t>(value)) simt::fail("uniform() of different values");
+    return value;
+}
+inline uint32_t bits_of(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+inline float float_of(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 inline uint32_t multiply_high(uint32_t a, uint32_t b) { return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32); }
@@ -52,6 +62,9 @@ inline Word4 load_reused(const void* from) { return load_global<Word4>(from); }
 inline void store_words(void* to, const Word4& value) { store_global(to, value); }
 inline uint32_t load_word(const void* from) { return load_global<uint32_t>(from); }
 inline uint16_t load_float16(const void* from) { return load_global<uint16_t>(from); }
+inline Word4 load_words(const void* from) { return load_global<Word4>(from); }
+inline Float4 load_floats(const float* from) { return load_global<Float4>(from); }
+inline void prefetch(const void* from) { simt::check_global(from, 1, false); }
 inline void store_float16(void* to, uint16_t value) { store_global(to, value); }
 inline Float4 load_partial(const Float4* from) { return load_global<Float4>(from); }
 inline void store_partial(Float4* to, Float4 value) {
@@ -71,7 +84,7 @@ inline void fence() {
     for (const simt::Store& store : stores) std::memcpy(store.to, store.value, sizeof store.value);
     stores.clear();
 }
-inline void wait_for_previous_kernel() {}
+inline void wait_for_previous_kernel() { simt::wait_for_previous_launch(); }
 inline void let_next_kernel_start() {}
 
 // --- Shared memory ---
@@ -91,6 +104,10 @@ inline Float4 load_shared_floats(Shared from) { return load_shared_as<Float4>(fr
 inline void store_shared(Shared to, uint32_t value) { std::memcpy(own_shared(to, 4, true), &value, 4); }
 inline void store_shared4(Shared to, Word4 value) { std::memcpy(own_shared(to, 16, true), &value, 16); }
 inline void store_shared_floats(Shared to, Float4 value) { std::memcpy(own_shared(to, 16, true), &value, 16); }
+
+inline float inverse_root(float x) { return 1 / std::sqrt(x); }
+inline float reciprocal(float x) { return 1 / x; }
+inline float power_of_two(float x) { return std::exp2(x); }
 
 inline void copy16(Shared to, const void* from, bool fill) {
     if (!fill) simt::check_global(from, 16, false);

@@ -50,7 +50,12 @@ MISTAKES = (
     "released too early",
     "product not awaited",
     "no group barrier",
+    "read before the wait",
+    "written before the wait",
+    "left without waiting",
 )
+NORM, SILU, RELU = 1, 2, 5  # `before` of kernels/cuda/w4a16.h, which counts f(x)
+APART, CHAIN = 1, 2  # by a kernel of its own; a second product on the first one's result
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +80,7 @@ def cases(variant):
         yield values, tokens, rows, depth, group, (i // 5 + variant) % 2, variant, i % 2, padding, chip
 
 
-# To overlap with the kernel before changes the launch, which the simulator does not know, and nothing else.
+# To overlap with the kernel before changes the launch and nothing else: tested on products that follow each other.
 KERNELS = {name: number for number, name in enumerate(variants()) if not name.endswith("overlap")}
 
 
@@ -114,18 +119,67 @@ def test_few_blocks_share_long_rows_and_many_share_short_ones(simulate):
     )
 
 
+@pytest.mark.parametrize("before", range(6))
+def test_what_is_taken_in_gives_the_bits_of_doing_it_first(simulate, before):
+    """The plain product on f(x), which float64 checks; launches that follow begin before the one in front of them."""
+    lines = []
+    for i, variant in enumerate(KERNELS.values()):
+        tokens = (1, 3, 8)[(i + before) % 3] if before else (1, 5, 16, 33)[i % 4]
+        rows, (depth, group) = ROWS[(i + before) % 5], ((96, 32), (192, 64), (384, 128), (1056, 1056))[(i + before) % 4]
+        values = ("random", "integers", "onehot")[i % 3]
+        chip, padding = (1, 6, -3, 132)[i % 4], (0, 8, 3 if before == 0 else 32)[i % 3]
+        lines.append(
+            (values, tokens, rows, depth, group, i % 2, variant, i % 3 == 0, padding, chip, before, 1 - i % 2, 0)
+        )
+        lines.append(("random", (9, 40, 64)[i % 3], 64, 64, 64, i % 2, variant, 0, 8, chip, before, 1, APART))
+    simulate(tuple(map(int_of, line)) for line in lines)
+
+
+def int_of(value):
+    return value if isinstance(value, str) else int(value)
+
+
+def test_the_chunks_of_a_long_gate_lie_apart(simulate):
+    """Four of them by turns in two places, each with a second half behind it."""
+    kinds = [KERNELS[name] for name in ("stream", "bulk", "group")]
+    simulate(("integers", 2, 64, 12800, 128, i % 2, variant, 0, 0, 1, RELU, 1, 0) for i, variant in enumerate(kinds))
+
+
+def test_a_product_that_begins_before_its_input_is_there_waits(simulate):
+    """All variants that start early, and the default as fused calls launch it; partial sums share one workspace."""
+    early = [0, *(number for number, name in enumerate(variants()) if name.endswith("overlap"))]
+    simulate(
+        ("random", 3, 384 if before >= SILU else 192, 192, 64, i % 2, variant, 0, 0, (2, 6)[i % 2], before, 1, way)
+        for i, (variant, before) in enumerate(product(early, (0, NORM, SILU)))
+        for way in (CHAIN, CHAIN | APART)[: 1 + (variant == 0)]
+    )
+
+
 def test_bad_requests_are_refused(tmp_path):
     program = tmp_path / "refuse"
     source = tmp_path / "refuse.cpp"
     cuda = content("kernels") / "cuda"
     source.write_text(
-        f'#include "{cuda}/gemm.cu"\n'
+        f'#include "{cuda}/gemm.cu"\n#include "{cuda}/rows.cu"\n'
         "int awqbench::launch_half(const Request&, const Device&) { return 0; }\n"
         "int awqbench::launch_bfloat16(const Request&, const Device&) { return 0; }\n"
         "int ask(int64_t M, int64_t N, int64_t K, int64_t group, int dtype, int variant) {\n"
         "    return awqbench_cuda_gemm(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, M, N, K, group, K,\n"
         "                              dtype, variant, nullptr);\n}\n"
+        "int fuse(int before, int64_t M, bool norm, int residual_at, int y_at) {\n"
+        "    alignas(16) static uint16_t memory[4096];\n"
+        "    AwqbenchGemm g{};\n"
+        "    g.x = memory, g.y = memory + y_at, g.residual = residual_at < 0 ? nullptr : memory + residual_at;\n"
+        "    g.norm = norm ? reinterpret_cast<const float*>(memory) : nullptr;\n"
+        "    g.M = M, g.N = 64, g.K = 64, g.group = 64, g.x_stride = 64, g.before = before;\n"
+        "    return awqbench_cuda_fused(&g);\n}\n"
         "int main() {\n"
+        "    if (fuse(0, 2, false, -1, 1024) || fuse(1, 2, true, 2048, 1024) || fuse(2, 8, false, -1, 2048))\n"
+        "        return 4;\n"
+        "    if (!fuse(0, 2, false, 1024, 1024) || !fuse(0, 2, false, 1100, 1024) || !fuse(0, 2, false, -1, 100) ||\n"
+        "        !fuse(1, 2, false, -1, 1024) || !fuse(0, 2, true, -1, 1024) || !fuse(2, 9, false, -1, 2048) ||\n"
+        "        !fuse(1, 9, true, -1, 2048) || !fuse(6, 2, false, -1, 1024) || !fuse(-1, 2, false, -1, 1024))\n"
+        "        return 5;\n"
         f'    if (std::string(awqbench_cuda_variants()) != "{",".join(variants())}") return 3;\n'
         "    if (ask(1, 64, 64, 64, 0, 0) != 0 || ask(64, 1, 96, 96, 1, kVariantCount - 1) != 0) return 1;\n"
         "    return ask(0, 64, 64, 64, 0, 0) && ask(65, 64, 64, 64, 0, 0) && ask(1, 0, 64, 64, 0, 0) &&\n"

@@ -6,25 +6,9 @@ import torch
 from awqbench.kernelbench.attention import EPS, Contender, Heads
 from awqbench.kernelbench.attention_checks import AttentionCase, tiny_cases
 from awqbench.kernelbench.runner import carry_out
-from awqbench.ops import attend_binding, cuda_binding, cuda_build
 from awqbench.ops.attend import _on_cuda, reference
-from awqbench.ops.cuda_workspace import Workspaces
 
-
-@pytest.fixture(autouse=True)
-def gpu(simulated_kernels, monkeypatch):
-    """Tensors of the CPU pass for those of a device, whose library is the simulator's."""
-    workspaces = Workspaces(lambda size: torch.zeros(size, dtype=torch.uint8), lambda: False, lambda: None)
-    monkeypatch.setenv(cuda_build.OVERRIDE, str(simulated_kernels))
-    monkeypatch.setattr(cuda_build, "_located", cuda_build._located.__wrapped__)
-    monkeypatch.setattr(cuda_binding, "_workspaces", lambda index: workspaces)
-    monkeypatch.setattr(cuda_binding, "current_stream", lambda index: 0)
-    monkeypatch.setattr("torch.cuda.current_device", lambda: -1)  # as get_device() says of a CPU
-    for function in (attend_binding._functions, attend_binding.workspace_bytes):
-        function.cache_clear()
-    yield
-    for function in (attend_binding._functions, attend_binding.workspace_bytes):
-        function.cache_clear()
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
 def made(dtype, batch=2, heads=6, key_heads=2, size=40, capacity=70, rotary=24, length=50):

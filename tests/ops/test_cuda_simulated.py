@@ -6,27 +6,11 @@ import torch
 from awqbench.errors import BackendUnavailable
 from awqbench.kernelbench import ours
 from awqbench.kernelbench.problem import Shape
-from awqbench.ops import cuda, cuda_binding, cuda_build, cuda_layout, cuda_prefill
-from awqbench.ops.cuda_workspace import Workspaces
+from awqbench.ops import cuda, cuda_binding, cuda_layout, cuda_prefill
 
+pytestmark = pytest.mark.usefixtures("gpu")
 HALVES = [torch.float16, torch.bfloat16]
 ROUNDING = {torch.float16: 2**-11, torch.bfloat16: 2**-8}
-
-
-@pytest.fixture(autouse=True)
-def gpu(simulated_kernels, monkeypatch):
-    """Tensors of the CPU pass for those of a device, whose library is the simulator's."""
-    workspaces = Workspaces(lambda size: torch.zeros(size, dtype=torch.uint8), lambda: False, lambda: None)
-    monkeypatch.setenv(cuda_build.OVERRIDE, str(simulated_kernels))
-    monkeypatch.setattr(cuda_build, "_located", cuda_build._located.__wrapped__)
-    monkeypatch.setattr(cuda_binding, "_workspaces", lambda index: workspaces)
-    monkeypatch.setattr(cuda_binding, "current_stream", lambda index: 0)
-    monkeypatch.setattr("torch.cuda.current_device", lambda: -1)  # as get_device() says of a CPU
-    for function in (cuda_binding._functions, cuda_binding._workspace_bytes):
-        function.cache_clear()
-    yield
-    for function in (cuda_binding._functions, cuda_binding._workspace_bytes):
-        function.cache_clear()
 
 
 def run(quantized, x, bias=None):
