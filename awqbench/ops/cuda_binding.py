@@ -134,13 +134,6 @@ def current_stream(index: int) -> int:
     return int(raw(index)) if raw else int(torch.cuda.current_stream(index).cuda_stream)
 
 
-def in_pieces(x: Tensor) -> Tensor:
-    """x [M, K] as the kernels read it, in 16-byte pieces: itself, or a copy (K is a multiple of 32, so that fits)."""
-    if x.stride(1) != 1 or (x.shape[0] > 1 and x.stride(0) * 2 % ALIGNMENT) or x.data_ptr() % ALIGNMENT:
-        return x.clone(memory_format=torch.contiguous_format)
-    return x
-
-
 def workspace_of(stream: int, out_features: int, inputs: int, group_size: int, index: int) -> Tensor:
     """The workspace of the current stream, whose handle is `stream`, for any number of rows of a weight."""
     return _workspaces(index).take(stream, _workspace_bytes(out_features, inputs, group_size, index))

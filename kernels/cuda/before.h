@@ -49,43 +49,34 @@ AWQBENCH_DEVICE void row_scales(int M, int K, float eps, int threads, arch::Shar
     arch::sync_block();
 }
 
-// f of each of a piece's numbers and its place among the eight.
-template <int D, class F>
-AWQBENCH_DEVICE void each(arch::Word4& v, const F& f) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-        v.at[i] = pair_of<D>(f(low_float<D>(v.at[i]), 2 * i), f(high_float<D>(v.at[i]), 2 * i + 1));
-}
-
 // `norm`: the weight from the piece's first k on.
 template <int D>
 AWQBENCH_DEVICE void norm_piece(arch::Word4& v, float scale, const float* norm) {
     const arch::Float4 weight[2] = {arch::load_floats(norm), arch::load_floats(norm + 4)};
-    each<D>(v, [&](float x, int i) { return x * scale * weight[i / 4].at[i % 4]; });
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        v.at[i] = pair_of<D>(low_float<D>(v.at[i]) * scale * weight[i / 2].at[i % 2 * 2],
+                             high_float<D>(v.at[i]) * scale * weight[i / 2].at[i % 2 * 2 + 1]);
 }
 
-// g becomes f(g) * u, for a gate.
+// f(g) of two numbers, times u.
 template <int D>
-AWQBENCH_DEVICE void gate_piece(int before, arch::Word4& g, const arch::Word4& u) {
-    const auto up = [&](int i) { return i % 2 ? high_float<D>(u.at[i / 2]) : low_float<D>(u.at[i / 2]); };
-    if (before == kRelu) {
-        each<D>(g, [&](float x, int i) { return (x < 0.f ? 0.f : x) * up(i); });
-    } else if (before == kGelu) {
-        // x (1 + erf(x / sqrt 2)) / 2 by Abramowitz and Stegun 7.1.26: off by 1.5e-7 at the most.
-        each<D>(g, [&](float x, int i) {
+AWQBENCH_DEVICE Pair gate_pair(int before, Pair g, Pair u) {
+    const auto apply = [&](const auto& f) {
+        return pair_of<D>(f(low_float<D>(g)) * low_float<D>(u), f(high_float<D>(g)) * high_float<D>(u));
+    };
+    if (before == kRelu) return apply([](float x) { return x < 0.f ? 0.f : x; });
+    if (before == kGelu)  // x (1 + erf(x / sqrt 2)) / 2 by Abramowitz and Stegun 7.1.26: erf is off by 1.5e-7 at the most
+        return apply([](float x) {
             const float a = (x < 0.f ? -x : x) * 0.70710678f, t = arch::reciprocal(1.f + 0.3275911f * a);
             const float series =
                 t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
             const float tail = 0.5f * series * arch::power_of_two(-1.44269504f * a * a);
-            return x * (x < 0.f ? tail : 1.f - tail) * up(i);
+            return x * (x < 0.f ? tail : 1.f - tail);
         });
-    } else {
-        // silu is x / (1 + exp(-x)); gelu with tanh is x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))).
-        const float linear = before == kSilu ? -1.44269504f : -2.30220820f, cubic = before == kSilu ? 0.f : -0.102943246f;
-        each<D>(g, [&](float x, int i) {
-            return x * arch::reciprocal(1.f + arch::power_of_two(x * (cubic * x * x + linear))) * up(i);
-        });
-    }
+    // silu is x / (1 + exp(-x)); gelu with tanh is x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))).
+    const float linear = before == kSilu ? -1.44269504f : -2.30220820f, cubic = before == kSilu ? 0.f : -0.102943246f;
+    return apply([&](float x) { return x * arch::reciprocal(1.f + arch::power_of_two(x * (cubic * x * x + linear))); });
 }
 
 }  // namespace awqbench

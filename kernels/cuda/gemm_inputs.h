@@ -107,12 +107,17 @@ template <int D, class Inputs, bool GATE>
 AWQBENCH_DEVICE void turn_x(const Problem& p, arch::Shared to, arch::Shared scales, int begin, int count, int threads) {
     own_pieces<Inputs>(p, to, begin, count, threads, [&](int token, arch::Shared at, int k) {
         if (k >= p.K) return;
-        arch::Word4 v = arch::load_shared4(at);
-        if (!GATE || p.before == kNorm)
+        if (!GATE || p.before == kNorm) {
+            arch::Word4 v = arch::load_shared4(at);
             norm_piece<D>(v, arch::float_of(arch::load_shared(scales + 4 * static_cast<uint32_t>(token))), p.norm + k);
-        else
-            gate_piece<D>(p.before, v, arch::load_shared4(at + static_cast<uint32_t>(Inputs::bytes(p.M, p.chunk))));
-        arch::store_shared4(at, v);
+            arch::store_shared4(at, v);
+        } else {
+            // Word by word: no more registers than the loop over tiles leaves, though four lanes then share a bank.
+            const arch::Shared up = at + static_cast<uint32_t>(Inputs::bytes(p.M, p.chunk));
+#pragma unroll 2
+            for (uint32_t i = 0; i < 16; i += 4)
+                arch::store_shared(at + i, gate_pair<D>(p.before, arch::load_shared(at + i), arch::load_shared(up + i)));
+        }
     });
 }
 

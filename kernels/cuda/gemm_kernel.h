@@ -50,8 +50,10 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
     const int chunk_bytes = Inputs::bytes(p.M, p.chunk) * (S::kGate && p.before >= kSilu ? 2 : 1);
     arch::Shared inputs = shared + S::kInputsAt, other = inputs + (p.resident ? 0 : chunk_bytes);
     const auto count = [&](int begin, int end) { return end - begin < p.chunk ? end - begin : p.chunk; };
-    stage_x<Inputs, S::kGate>(p, inputs, p.resident ? 0 : segment.begin,
-                    p.resident ? p.k_tiles : count(segment.begin, segment.end), S::kThreads);
+    if (p.resident)
+        stage_x<Inputs, S::kGate>(p, inputs, 0, p.k_tiles, S::kThreads);
+    else
+        stage_x<Inputs, S::kGate>(p, inputs, segment.begin, count(segment.begin, segment.end), S::kThreads);
     const arch::Shared scales = shared + S::kScalesAt;
     if (S::kTakesIn && p.before == kNorm) scale_rows<D, Inputs>(p, inputs, shared + S::kSumsAt, scales, S::kThreads);
 

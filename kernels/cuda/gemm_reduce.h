@@ -76,14 +76,12 @@ AWQBENCH_DEVICE void finish(const Problem& p, const Segment& segment, bool first
     for (int i = arch::thread(); i < kPanel; i += kThreads) {
         const Fragment<NT> fragment(panel_row, i);
         if (fragment.token >= p.M) continue;
-        const bool whole = segment.whole(p);
-        const arch::Float4 summand = whole ? fragment.template added<D>(p) : arch::Float4{};
         const arch::Shared at = shared + (i / kWarp * WK * kWarp + i % kWarp) * 16;
         arch::Float4 v = arch::load_shared_floats(at);
 #pragma unroll
         for (int k = 1; k < WK; ++k) add(v, arch::load_shared_floats(at + k * kWarp * 16));
-        if (whole)
-            fragment.template store<D>(p, v, summand);
+        if (segment.whole(p))
+            fragment.template store<D>(p, v, fragment.template added<D>(p));
         else
             arch::store_partial(slot + i, v);
     }

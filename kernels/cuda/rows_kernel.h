@@ -30,10 +30,13 @@ AWQBENCH_KERNEL(kRowsThreads, 4) rows_kernel(const Rows p) {
     for (int piece = slice * kRowsThreads + arch::thread(); piece < p.K / kPiece; piece += p.slices * kRowsThreads) {
         const int k = piece * kPiece;
         arch::Word4 v = arch::load_words(x + k);
-        if (p.before == kNorm)
+        if (p.before == kNorm) {
             norm_piece<D>(v, arch::float_of(arch::load_shared(scale)), p.norm + k);
-        else
-            gate_piece<D>(p.before, v, arch::load_words(x + p.K + k));
+        } else {
+            const arch::Word4 up = arch::load_words(x + p.K + k);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) v.at[i] = gate_pair<D>(p.before, v.at[i], up.at[i]);
+        }
         arch::store_words(p.out + static_cast<int64_t>(row) * p.K + k, v);
     }
 }
