@@ -88,7 +88,7 @@ class Variant(Operator):
 
     def ways(self, m: int, what: str) -> list[bool]:
         """See Implementation. What these cannot take in is computed by another variant, which sums otherwise."""
-        other = self.name.removeprefix("ours/").startswith("tall" if what == "norm" else ("tall", "rows"))
+        other = self.name.removeprefix("ours/").startswith(("tall", "rows"))
         return [] if other else super().ways(m, what)
 
     def run(self, packed: Any, x: Tensor) -> Tensor:

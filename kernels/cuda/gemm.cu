@@ -42,8 +42,8 @@ Request request_of(int64_t M, int64_t N, int64_t K, int64_t group, const Variant
     r.K = K;
     r.group = group;
     r.kind = v.kind;
-    // Kernels that cannot compute it: those for more tokens, and rows a gate.
-    if ((before != kPlain && r.kind == Kind::kTall) || (before >= kSilu && r.kind == Kind::kRows)) r.kind = Kind::kStream;
+    // Kernels that cannot compute it.
+    if (before != kPlain && (r.kind == Kind::kTall || r.kind == Kind::kRows)) r.kind = Kind::kStream;
     if (before != kPlain && r.kind == Kind::kTallGroup) r.kind = Kind::kGroup;
     if (r.kind == Kind::kBulk && !device.bulk) r.kind = Kind::kStream;
     if (r.kind == Kind::kGroup && !device.wgmma) r.kind = Kind::kStream;

@@ -103,11 +103,11 @@ AWQBENCH_DEVICE void scale_rows(const Problem& p, arch::Shared inputs, arch::Sha
 }
 
 // After copies_wait, with the arguments of stage_x: the norm or the gate.
-template <int D, class Inputs, bool GATE>
+template <int D, class Inputs>
 AWQBENCH_DEVICE void turn_x(const Problem& p, arch::Shared to, arch::Shared scales, int begin, int count, int threads) {
     own_pieces<Inputs>(p, to, begin, count, threads, [&](int token, arch::Shared at, int k) {
         if (k >= p.K) return;
-        if (!GATE || p.before == kNorm) {
+        if (p.before == kNorm) {
             arch::Word4 v = arch::load_shared4(at);
             norm_piece<D>(v, arch::float_of(arch::load_shared(scales + 4 * static_cast<uint32_t>(token))), p.norm + k);
             arch::store_shared4(at, v);

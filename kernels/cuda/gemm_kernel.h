@@ -22,8 +22,8 @@ struct Shape {
     using Inputs = std::conditional_t<kGroups, AtomInputs<NT>, RowInputs<NT>>;
     AWQBENCH_HD static constexpr int row_of(int warp) { return kGroups ? warp / 4 / WK * 4 + warp % 4 : warp / WK; }
     AWQBENCH_HD static constexpr int k_of(int warp) { return kGroups ? warp / 4 % WK : warp % WK; }
-    // A gate takes registers that three blocks per SM don't leave.
-    static constexpr bool kTakesIn = 8 * NT <= kMostTakenIn, kGate = kTakesIn && kBlocksPerSm <= 2;
+    // Norms and gates take registers that three blocks per SM don't leave.
+    static constexpr bool kTakesIn = 8 * NT <= kMostTakenIn && kBlocksPerSm <= 2;
     static constexpr int kThreads = WR * WK * kLanes;
     static constexpr int kPanelBlocks = WR * RB;              // of 16 rows
     static constexpr int kRound = WK * Weights::kDepth;       // k tiles that a chunk is a multiple of
@@ -47,13 +47,13 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
     arch::wait_for_previous_kernel();
 
     const InputRows<S::NT> rows(p.M, p.chunk);
-    const int chunk_bytes = Inputs::bytes(p.M, p.chunk) * (S::kGate && p.before >= kSilu ? 2 : 1);
+    const int chunk_bytes = Inputs::bytes(p.M, p.chunk) * (S::kTakesIn && p.before >= kSilu ? 2 : 1);
     arch::Shared inputs = shared + S::kInputsAt, other = inputs + (p.resident ? 0 : chunk_bytes);
     const auto count = [&](int begin, int end) { return end - begin < p.chunk ? end - begin : p.chunk; };
     if (p.resident)
-        stage_x<Inputs, S::kGate>(p, inputs, 0, p.k_tiles, S::kThreads);
+        stage_x<Inputs, S::kTakesIn>(p, inputs, 0, p.k_tiles, S::kThreads);
     else
-        stage_x<Inputs, S::kGate>(p, inputs, segment.begin, count(segment.begin, segment.end), S::kThreads);
+        stage_x<Inputs, S::kTakesIn>(p, inputs, segment.begin, count(segment.begin, segment.end), S::kThreads);
     const arch::Shared scales = shared + S::kScalesAt;
     if (S::kTakesIn && p.before == kNorm) scale_rows<D, Inputs>(p, inputs, shared + S::kSumsAt, scales, S::kThreads);
 
@@ -65,7 +65,7 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
             const int end = begin + count(begin, segment.end);
             arch::copies_wait();
             if (S::kTakesIn && p.before != kPlain && (first || !p.resident))
-                turn_x<D, Inputs, S::kGate>(p, inputs, scales, p.resident ? 0 : begin, p.resident ? p.k_tiles : end - begin,
+                turn_x<D, Inputs>(p, inputs, scales, p.resident ? 0 : begin, p.resident ? p.k_tiles : end - begin,
                                   S::kThreads);
             if constexpr (S::kGroups) arch::fence_for_group();
             arch::sync_block();
@@ -76,7 +76,7 @@ AWQBENCH_KERNEL(S::kThreads, S::kBlocksPerSm) gemm_kernel(const Problem p) {
                     next.next(p);
                     from = next.begin;
                 }
-                if (next.valid()) stage_x<Inputs, S::kGate>(p, other, from, count(from, next.end), S::kThreads);
+                if (next.valid()) stage_x<Inputs, S::kTakesIn>(p, other, from, count(from, next.end), S::kThreads);
             }
             const arch::Shared x = inputs - (p.resident ? 0 : begin) * Inputs::tile_bytes();
             for (int k = begin + warp_k; k - warp_k < end; k += S::kRound) {
