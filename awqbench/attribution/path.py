@@ -16,6 +16,7 @@ from awqbench.stats.inputs import Floats
 Tick = Callable[[int], None]
 
 
+@torch.enable_grad()
 def path_integral(
     model: nn.Module, deltas: Mapping[str, Tensor], damage: Damage, units: Sequence[int], points: int, tick: Tick
 ) -> dict[str, Floats]:

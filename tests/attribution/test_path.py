@@ -55,6 +55,12 @@ def test_worked_by_hand() -> None:
     assert sum(ticks) == 2 * 3 * (1 + 10)
 
 
+def test_gradients_are_taken_where_an_engine_of_this_process_has_switched_them_off() -> None:
+    with torch.no_grad():
+        found, _, _ = run((3.0, 0.5), 2)
+    assert found["a.weight"] == pytest.approx([9 + 3, 0])
+
+
 number = st.floats(-3, 3)
 
 

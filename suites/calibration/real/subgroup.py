@@ -34,6 +34,7 @@ def own_rows(items: Sequence[FairnessItem], tokenizer: Any, attribute: str, grou
     return found
 
 
+@torch.enable_grad()
 def worst_direction(
     model: Any, tokenizer: Any, items: Sequence[FairnessItem], rows: list[int], size: float
 ) -> tuple[Tensor, list[float]]:
