@@ -12,7 +12,7 @@ import pytest
 
 from awqbench.record.reader import Run, load_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.demo, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engines, pytest.mark.demo, pytest.mark.timeout(900)]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 SPEC = """
