@@ -87,7 +87,7 @@ def gpu(simulated_kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     """Tensors of the CPU pass for those of a device, whose library is the simulator's."""
     import torch
 
-    from awqbench.ops import attend_binding, cuda_binding, cuda_build, cuda_fused
+    from awqbench.ops import attend_binding, cuda_binding, cuda_build, cuda_fused, cuda_interface
     from awqbench.ops.cuda_workspace import Workspaces
 
     workspaces = Workspaces(lambda size: torch.zeros(size, dtype=torch.uint8), lambda: False, lambda: None)
@@ -97,8 +97,7 @@ def gpu(simulated_kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setattr(cuda_binding, "current_stream", lambda index: 0)
     monkeypatch.setattr("torch.cuda.current_device", lambda: -1)  # as get_device() says of a CPU
     kept = (
-        cuda_binding._functions, cuda_binding._workspace_bytes, cuda_fused._functions, cuda_fused.takes_in,
-        attend_binding._functions, attend_binding.workspace_bytes,
+        cuda_interface.functions, cuda_binding._workspace_bytes, cuda_fused.takes_in, attend_binding.workspace_bytes,
     )  # fmt: skip
     for function in kept:
         function.cache_clear()

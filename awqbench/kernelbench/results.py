@@ -19,8 +19,21 @@ from awqbench.record.files import write_atomic
 SCHEMA = 1
 
 
+class Timed:
+    """What was timed, or was to be."""
+
+    status: str
+    runs: tuple[float, ...]
+    spread: float
+
+    @property
+    def series(self) -> Series | None:
+        """The times, where there are any."""
+        return Series(self.runs, self.spread) if self.status == "timed" else None
+
+
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Timed):
     """One contender on one problem. `status`: `timed`, or why it has no times: `wrong` (its result fails the check),
     `refused` (it does not take the problem), `failed` or `skipped`, with `detail`. `error` is relative, against
     float64; `setup` the seconds that packing, checking, compiling and capturing took; `sm_clock_mhz` and `throttled`
@@ -49,14 +62,9 @@ class Measurement:
         """Shape, m, dtype and mode: what must agree for two measurements to be compared."""
         return Shape(self.n, self.k, self.group), self.m, self.dtype, self.mode
 
-    @property
-    def series(self) -> Series | None:
-        """The times, where there are any."""
-        return Series(self.runs, self.spread) if self.status == "timed" else None
-
 
 @dataclass(frozen=True)
-class AttentionTime:
+class AttentionTime(Timed):
     """The attention of one decoding step by one contender. `bytes`: keys and values, read once; `status`, `runs` and
     `spread` as of a Measurement."""
 
@@ -74,11 +82,6 @@ class AttentionTime:
     detail: str = ""
     runs: tuple[float, ...] = ()
     spread: float = 0.0
-
-    @property
-    def series(self) -> Series | None:
-        """The times, where there are any."""
-        return Series(self.runs, self.spread) if self.status == "timed" else None
 
 
 @dataclass

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from awqbench.errors import BackendUnavailable
 from awqbench.ops import cuda_binding
-from awqbench.ops.cuda_binding import ALIGNMENT, DTYPES
+from awqbench.ops.cuda_binding import DTYPES, aligned
+from awqbench.ops.cuda_interface import functions, raise_error
 
-_POINTER, _INT64, _INT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
 HEADS_AT_ONCE = 16
 MOST_COUNTERS = 4096  # one per sequence, key head and sixteen of its query heads
-
-
-class _Functions:
-    def __init__(self, library: ctypes.CDLL) -> None:
-        try:
-            self.attend, self.workspace = library.awqbench_cuda_attend, library.awqbench_cuda_attend_workspace
-            self.error = library.awqbench_cuda_error
-        except AttributeError as error:
-            raise BackendUnavailable(f"the CUDA kernels are incomplete: {error}") from None
-        self.attend.argtypes = (
-            [_POINTER] * 11 + [_INT64] * 8 + [_DOUBLE] * 3 + [_INT, _INT, _POINTER]
-        )  # fmt: skip
-        self.workspace.argtypes, self.workspace.restype = [_INT64] * 5 + [_INT], _INT64
-        self.error.restype = ctypes.c_char_p
-
-
-@cache
-def _functions() -> _Functions:
-    from awqbench.ops.cuda_build import library  # `python -m` runs that module: importing it here would load it twice
-
-    return _Functions(library())
 
 
 @cache
@@ -47,15 +24,7 @@ def workspace_bytes(batch: int, heads: int, key_heads: int, size: int, capacity:
             f"{batch} sequences of {key_heads} key heads and {heads} query heads (allowed: up to {MOST_COUNTERS} times "
             f"{HEADS_AT_ONCE} query heads of a key head, {counters} here)"
         )
-    return int(_functions().workspace(batch, heads, key_heads, size, capacity, index))
-
-
-def reserve(device: str | torch.device, batch: int, heads: int, key_heads: int, size: int, capacity: int) -> None:
-    """Make the current stream's workspace large enough for these sizes, before a graph is captured."""
-    with torch.cuda.device(device):
-        index = torch.cuda.current_device()
-        needed = workspace_bytes(batch, heads, key_heads, size, capacity, index)
-        cuda_binding._workspaces(index).take(cuda_binding.current_stream(index), needed)
+    return int(functions().attend_workspace(batch, heads, key_heads, size, capacity, index))
 
 
 def attend(
@@ -76,8 +45,9 @@ def attend(
     heads = qkv.shape[1] // size - 2 * key_heads
     stream, out = cuda_binding.current_stream(index), qkv.new_empty(batch, heads * size)
     needed = workspace_bytes(batch, heads, key_heads, size, capacity, index)
+    qkv, cosines, sines = (aligned(each.contiguous()) for each in (qkv, cosines, sines))
     launch(
-        _plain(qkv), _plain(cosines), _plain(sines), keys, values, length,
+        qkv, cosines, sines, keys, values, length,
         _row(padding), _row(query_norm), _row(key_norm), out,
         cuda_binding._workspaces(index).take(stream, needed), window, eps, scale, cap, overlap, stream,
     )  # fmt: skip
@@ -91,24 +61,16 @@ def launch(
 ) -> None:  # fmt: skip
     """The C function itself: everything contiguous, y [B, heads * size], `workspace` uint8 zeroed or as an earlier
     launch left it. Raises RuntimeError with CUDA's message where the launch fails."""
-    (batch, key_heads, capacity, size), functions = keys.shape, _functions()
+    batch, key_heads, capacity, size = keys.shape
     heads = y.shape[1] // size
-    code = functions.attend(
+    code = functions().attend(
         *(None if each is None else each.data_ptr() for each in (
             qkv, cosines, sines, keys, values, length, padding, query_norm, key_norm, y, workspace)),
         workspace.numel(), batch, heads, key_heads, size, capacity, cosines.shape[1], window, eps, scale, cap,
         DTYPES[qkv.dtype], int(overlap), stream,
     )  # fmt: skip
     if code:
-        said = bytes(functions.error(code)).decode()
-        sizes = f"{batch} x {heads} heads of {size}, {key_heads} of keys, capacity {capacity}"
-        raise RuntimeError(f"awqbench_cuda_attend: {said} ({sizes})")
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """Contiguous, from a multiple of 16 bytes on."""
-    tensor = tensor.contiguous()
-    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
+        raise_error("attend", code, f"{batch} x {heads} heads of {size}, {key_heads} of keys, capacity {capacity}")
 
 
 def _row(tensor: Tensor | None) -> Tensor | None:

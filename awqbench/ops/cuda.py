@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn.functional import linear as dense_linear
 
 from awqbench.ops import cuda_layout, cuda_prefill
-from awqbench.ops.cuda_binding import ALIGNMENT, DTYPES, MAX_ROWS, dequantize, gemm, reserve, unavailable, variants
+from awqbench.ops.cuda_binding import DTYPES, MAX_ROWS, aligned, dequantize, gemm, reserve, unavailable, variants
 from awqbench.ops.dequantize import dequantize_rows
 from awqbench.ops.layout import BYTE
 
 __all__ = [
     "DTYPES",
     "MAX_ROWS",
+    "aligned",
     "dequantize",
     "gemm",
     "reference",
@@ -90,11 +91,6 @@ def check(inputs: int, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_fe
         or not (tiles.is_contiguous() and steps.is_contiguous())
     ):
         raise ValueError("tiles must be contiguous int32, steps contiguous uint8")
-
-
-def aligned(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of it at a multiple of 16 bytes."""
-    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 
 def _on_cpu(x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, out_features: int, group_size: int) -> Tensor:

@@ -1,20 +1,16 @@
-"""The CUDA kernels (kernels/cuda/w4a16.h) bound through ctypes: launches on torch's current stream.
-
-Nothing is compiled or loaded before the first use.
-"""
+"""The product of up to 64 rows, and dequantizing, on torch's current stream; and what all kernels need beside them."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from functools import cache, partial
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from awqbench.errors import BackendUnavailable
 from awqbench.ops import cuda_layout
+from awqbench.ops.cuda_interface import functions, raise_error
 from awqbench.ops.cuda_workspace import Workspaces
 from awqbench.ops.dequantize import dequantize_rows
 from awqbench.ops.layout import BYTE
@@ -25,36 +21,11 @@ DTYPES = {torch.float16: 0, torch.bfloat16: 1}  # as the C interface counts them
 MAX_ROWS = 64  # of one launch of the packed kernel
 CAPABILITY = (8, 0)
 ALIGNMENT = 16  # bytes, of every pointer and of x's rows
-_POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-
-
-class _Functions:
-    """The C interface, kernels/cuda/w4a16.h, with its argument types."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.library = library
-        try:
-            self.gemm, self.dequantize = library.awqbench_cuda_gemm, library.awqbench_cuda_dequantize
-            self.workspace, self.variants = library.awqbench_cuda_workspace, library.awqbench_cuda_variants
-            self.error = library.awqbench_cuda_error
-        except AttributeError as error:
-            raise BackendUnavailable(f"the CUDA kernels are incomplete: {error}") from None
-        self.gemm.argtypes = [_POINTER] * 6 + [_INT64] * 6 + [_INT, _INT, _POINTER]
-        self.dequantize.argtypes = [_POINTER] * 3 + [_INT64] * 3 + [_INT, _POINTER]
-        self.workspace.argtypes, self.workspace.restype = [_INT64] * 4 + [_INT], _INT64
-        self.variants.restype = self.error.restype = ctypes.c_char_p
-
-
-@cache
-def _functions() -> _Functions:
-    from awqbench.ops.cuda_build import library  # `python -m` runs that module: importing it here would load it twice
-
-    return _Functions(library())
 
 
 def variants() -> list[str]:
     """The names of the kernel's variants; `gemm` takes an index into them, and 0 chooses by shape."""
-    return bytes(_functions().variants()).decode().split(",")
+    return str(functions().variants().decode()).split(",")
 
 
 def unavailable(device: str | torch.device) -> str | None:
@@ -76,7 +47,7 @@ def _unavailable(index: int) -> str | None:
             raise BackendUnavailable(
                 f"cuda:{index} has compute capability {found[0]}.{found[1]}, not {wanted} or newer"
             )
-        _functions()
+        functions()
         _try_out(torch.device("cuda", index))
     except BackendUnavailable as error:
         log.warning("falling back to a slow CUDA path: %s", error)
@@ -115,7 +86,7 @@ def _workspace_bytes(n: int, k: int, group_size: int, index: int) -> int:
 
 def workspace_bytes(m: int, n: int, k: int, group_size: int, index: int) -> int:
     """What one launch on m rows needs on the device `index`."""
-    size = int(_functions().workspace(m, n, k, group_size, index))
+    size = int(functions().workspace(m, n, k, group_size, index))
     if size < 0:
         raise RuntimeError(f"no workspace size for M={m} {n}x{k} g{group_size}: {size}")
     return size
@@ -161,25 +132,25 @@ def in_pieces(x: Tensor) -> Tensor:
     return x
 
 
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of it at a multiple of 16 bytes."""
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
+
+
 def launch(
     x: Tensor, tiles: Tensor, steps: Tensor, bias: Tensor | None, y: Tensor, workspace: Tensor, group_size: int,
     variant: int, stream: int,
 ) -> None:  # fmt: skip
     """The C function itself: y [M, N] contiguous, `workspace` uint8 zeroed or as an earlier launch left it; x and all
     else as `gemm` has made it. Raises RuntimeError with CUDA's message where the launch fails."""
-    (m, k), n, functions = x.shape, y.shape[1], _functions()
-    code = functions.gemm(
+    (m, k), n = x.shape, y.shape[1]
+    code = functions().gemm(
         x.data_ptr(), tiles.data_ptr(), steps.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr(),
         workspace.data_ptr(), workspace.numel(), m, n, k, group_size, x.stride(0) if m > 1 else k, DTYPES[x.dtype],
         variant, stream,
     )  # fmt: skip
     if code:
-        raise_error("awqbench_cuda_gemm", code, f"variant {variant}, M={m} {n}x{k} g{group_size}")
-
-
-def raise_error(function: str, code: int, what: str) -> NoReturn:
-    """RuntimeError with CUDA's message for the status that a C function returned, and what it was asked for."""
-    raise RuntimeError(f"{function}: {bytes(_functions().error(code)).decode()} ({what})")
+        raise_error("gemm", code, f"variant {variant}, M={m} {n}x{k} g{group_size}")
 
 
 def dequantize(
@@ -189,10 +160,10 @@ def dequantize(
     index = tiles.get_device()
     out = torch.empty(out_features, inputs, dtype=dtype, device=tiles.device)
     with torch.cuda.device(index):
-        code = _functions().dequantize(
+        code = functions().dequantize(
             tiles.data_ptr(), steps.data_ptr(), out.data_ptr(), out_features, inputs, group_size, DTYPES[dtype],
             current_stream(index),
         )  # fmt: skip
     if code:
-        raise_error("awqbench_cuda_dequantize", code, f"{out_features}x{inputs} g{group_size}")
+        raise_error("dequantize", code, f"{out_features}x{inputs} g{group_size}")
     return out

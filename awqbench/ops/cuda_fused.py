@@ -4,44 +4,17 @@ norm and gate alone, bound through ctypes. Arguments are those of `fused_linear`
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from awqbench.ops import cuda_binding
-from awqbench.ops.cuda_binding import ALIGNMENT, DTYPES, in_pieces, raise_error, workspace_of
+from awqbench.ops.cuda_binding import ALIGNMENT, DTYPES, in_pieces, workspace_of
+from awqbench.ops.cuda_interface import Gemm, functions, raise_error
 
 MAX_TAKEN_IN = 8  # rows for which the product itself can compute a norm or a gate
 BEFORE = ("", "norm", "silu", "gelu-tanh", "gelu", "relu")  # as the C interface counts
-_POINTER, _INT64, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
-
-
-class _Gemm(ctypes.Structure):
-    _fields_ = (
-        *((name, _POINTER) for name in ("x", "tiles", "steps", "bias", "residual", "norm", "scratch", "y")),
-        *((name, _POINTER) for name in ("workspace", "stream")),
-        *((name, _INT64) for name in ("workspace_bytes", "m", "n", "k", "group", "x_stride")),
-        *((name, _INT) for name in ("dtype", "variant", "before", "overlap")),
-        ("eps", _FLOAT),
-    )
-
-
-class _Functions:
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.fused, self.takes_in = library.awqbench_cuda_fused, library.awqbench_cuda_takes_in
-        self.rows = library.awqbench_cuda_rows
-        self.fused.argtypes = [ctypes.POINTER(_Gemm)]
-        self.takes_in.argtypes = [_INT64] * 4 + [_INT, _INT]
-        self.rows.argtypes = [_POINTER] * 3 + [_INT64] * 3 + [_FLOAT] + [_INT] * 3 + [_POINTER]
-
-
-@cache
-def _functions() -> _Functions:
-    from awqbench.ops.cuda_build import library  # as in cuda_binding
-
-    return _Functions(library())
 
 
 def before(norm: Tensor | None, gate: str | None) -> int:
@@ -52,7 +25,7 @@ def before(norm: Tensor | None, gate: str | None) -> int:
 @cache
 def takes_in(m: int, n: int, k: int, group_size: int, kind: int, index: int) -> bool:
     """Whether the product is to compute the norm or gate `kind` as it reads x, rather than `rows` before it."""
-    return kind == 0 or bool(_functions().takes_in(m, n, k, group_size, kind, index))
+    return kind == 0 or bool(functions().takes_in(m, n, k, group_size, kind, index))
 
 
 def gemm(
@@ -79,14 +52,14 @@ def gemm(
     norm = None if norm is None else _floats(norm)
     workspace = workspace_of(stream, out_features, k, group_size, index)
     pointers = (_address(each) for each in (x, tiles, steps, bias, residual, norm, scratch, y, workspace))
-    code = _functions().fused(
-        _Gemm(
+    code = functions().fused(
+        Gemm(
             *pointers, stream, workspace.numel(), m, out_features, k, group_size, x.stride(0) if m > 1 else wide,
             DTYPES[x.dtype], variant, kind, overlap, eps,
         )
     )  # fmt: skip
     if code:
-        raise_error("awqbench_cuda_fused", code, f"variant {variant}, M={m} {out_features}x{k} g{group_size}")
+        raise_error("fused", code, f"variant {variant}, M={m} {out_features}x{k} g{group_size}")
     return y
 
 
@@ -99,12 +72,12 @@ def rows(x: Tensor, norm: Tensor | None, eps: float, gate: str | None, overlap: 
     x = in_pieces(x)
     out = x.new_empty(m, wide // 2 if gate else wide)
     norm = None if norm is None else _floats(norm)
-    code = _functions().rows(
+    code = functions().rows(
         x.data_ptr(), _address(norm), out.data_ptr(), m, out.shape[1], x.stride(0) if m > 1 else wide, eps,
         before(norm, gate), DTYPES[x.dtype], overlap, cuda_binding.current_stream(index),
     )  # fmt: skip
     if code:
-        raise_error("awqbench_cuda_rows", code, f"M={m}, K={out.shape[1]}")
+        raise_error("rows", code, f"M={m}, K={out.shape[1]}")
     return out
 
 

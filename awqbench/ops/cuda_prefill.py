@@ -9,48 +9,23 @@ all weights.
 
 from __future__ import annotations
 
-import ctypes
-from functools import cache
-
 import torch
 from torch import Tensor
 
-from awqbench.errors import BackendUnavailable
 from awqbench.ops import cuda_binding
+from awqbench.ops.cuda_interface import functions, raise_error
 
 DENSE_FROM = 4096  # rows of x
 
 
-class _Functions:
-    """The part of kernels/cuda/w4a16.h that this module calls."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        try:
-            self.prefill, self.scratch = library.awqbench_cuda_prefill, library.awqbench_cuda_prefill_scratch
-            self.variants = library.awqbench_cuda_prefill_variants
-        except AttributeError as error:
-            raise BackendUnavailable(f"the CUDA kernels are incomplete: {error}") from None
-        self.prefill.argtypes = [pointer] * 6 + [size] * 6 + [number, number, pointer]
-        self.scratch.argtypes, self.scratch.restype = [size] * 4 + [number, number], size
-        self.variants.restype = ctypes.c_char_p
-
-
-_bound = cache(_Functions)
-
-
-def _functions() -> _Functions:
-    return _bound(cuda_binding._functions().library)
-
-
 def variants() -> list[str]:
     """The names of the kernel's variants; `prefill` takes an index into them, and 0 chooses by counted costs."""
-    return bytes(_functions().variants()).decode().split(",")
+    return str(functions().prefill_variants().decode()).split(",")
 
 
 def scratch_bytes(m: int, n: int, k: int, group_size: int, index: int, variant: int = 0) -> int | None:
     """What one launch on m rows needs for partial sums on the device `index`; None where the kernel cannot run."""
-    size = int(_functions().scratch(m, n, k, group_size, variant, index))
+    size = int(functions().prefill_scratch(m, n, k, group_size, variant, index))
     return None if size < 0 else size
 
 
@@ -84,10 +59,10 @@ def launch(
     """The C function itself: y [M, N] contiguous, `scratch` uint8 of `scratch_bytes`; x and all else as `prefill` has
     made it. Raises RuntimeError with CUDA's message where the launch fails."""
     (m, k), n = x.shape, y.shape[1]
-    code = _functions().prefill(
+    code = functions().prefill(
         x.data_ptr(), tiles.data_ptr(), steps.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr(),
         scratch.data_ptr(), scratch.numel(), m, n, k, group_size, x.stride(0) if m > 1 else k,
         cuda_binding.DTYPES[x.dtype], variant, stream,
     )  # fmt: skip
     if code:
-        cuda_binding.raise_error("awqbench_cuda_prefill", code, f"variant {variant}, M={m} {n}x{k} g{group_size}")
+        raise_error("prefill", code, f"variant {variant}, M={m} {n}x{k} g{group_size}")

@@ -14,14 +14,6 @@ AWQBENCH_DEVICE float load_float(const float* from) {
     asm volatile("ld.global.f32 %0, [%1];" : "=f"(r) : "l"(from) : "memory");
     return r;
 }
-AWQBENCH_DEVICE Word4 load16(const void* from) {
-    Word4 r;
-    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r.at[0]), "=r"(r.at[1]), "=r"(r.at[2]), "=r"(r.at[3])
-                 : "l"(from)
-                 : "memory");
-    return r;
-}
 AWQBENCH_DEVICE void store8(void* to, uint32_t low, uint32_t high) {
     asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(low), "r"(high) : "memory");
 }

@@ -84,7 +84,7 @@ AWQBENCH_DEVICE void prepare_heads(const Attend& p, const Part& part, int warp, 
         const uint16_t* const value = key + p.key_heads * p.size;
         for (int piece = lane; piece < padded_size(p.size) / 8; piece += kLanes) {
             const bool beyond = piece * 8 >= p.size;
-            const arch::Word4 v = beyond ? arch::Word4{} : arch::load16(value + piece * 8);
+            const arch::Word4 v = beyond ? arch::Word4{} : arch::load_words(value + piece * 8);
             arch::store_shared4(rows + (kMostHeads + 1) * pitch + piece * 16, v);
             if (stores && !beyond) arch::store_words(p.values + place + piece * 8, v);
         }

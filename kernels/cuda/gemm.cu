@@ -1,9 +1,8 @@
 // The C interface of the product: which kernel, then the launch. awqbench_cuda_error and _version: entry.cu.
 #include "w4a16.h"
 
-#include <string>
-
 #include "gemm_launch.h"
+#include "variant_names.h"
 
 namespace awqbench {
 namespace {
@@ -197,11 +196,7 @@ int64_t awqbench_cuda_workspace(int64_t M, int64_t N, int64_t K, int64_t group, 
 }
 
 const char* awqbench_cuda_variants() {
-    static const std::string names = [] {
-        std::string all;
-        for (const Variant& variant : kVariants) all += (all.empty() ? "" : ",") + std::string(variant.name);
-        return all;
-    }();
+    static const std::string names = names_of(kVariants);
     return names.c_str();
 }
 

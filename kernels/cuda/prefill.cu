@@ -1,9 +1,8 @@
 // The C interface of the product for many tokens: which tiles, then the launch.
 #include "w4a16.h"
 
-#include <string>
-
 #include "prefill_launch.h"
+#include "variant_names.h"
 
 namespace awqbench {
 namespace {
@@ -100,11 +99,7 @@ int64_t awqbench_cuda_prefill_scratch(int64_t M, int64_t N, int64_t K, int64_t g
 }
 
 const char* awqbench_cuda_prefill_variants() {
-    static const std::string names = [] {
-        std::string all;
-        for (const PrefillVariant& variant : kPrefillVariants) all += (all.empty() ? "" : ",") + std::string(variant.name);
-        return all;
-    }();
+    static const std::string names = names_of(kPrefillVariants);
     return names.c_str();
 }
 

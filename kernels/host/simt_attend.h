@@ -7,7 +7,6 @@ namespace awqbench::arch {
 
 inline int64_t load_count(const int64_t* from) { return load_global<int64_t>(from); }
 inline float load_float(const float* from) { return load_global<float>(from); }
-inline Word4 load16(const void* from) { return load_global<Word4>(from); }
 inline void store8(void* to, uint32_t low, uint32_t high) { store_global(to, low | static_cast<uint64_t>(high) << 32); }
 
 inline void store_shared_float16(Shared to, uint16_t value) { std::memcpy(own_shared(to, 2, true), &value, 2); }

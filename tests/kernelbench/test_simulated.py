@@ -19,7 +19,7 @@ from awqbench.kernelbench.checks import Case
 from awqbench.kernelbench.ours import Operator, Prefill
 from awqbench.kernelbench.problem import Shape
 from awqbench.kernelbench.runner import carry_out
-from awqbench.ops import cuda_binding, cuda_build, cuda_prefill
+from awqbench.ops import cuda_binding, cuda_build, cuda_interface, cuda_prefill
 from awqbench.ops.cuda_binding import MAX_ROWS
 
 CASES = (
@@ -72,9 +72,9 @@ def library(simulated_kernels: Path) -> Iterator[ctypes.CDLL]:
         patch.setattr(cuda_build, "library", lambda: loaded)
         patch.setattr(torch.cuda, "current_stream", lambda device=None: SimpleNamespace(cuda_stream=0))
         patch.setattr(torch.cuda, "current_device", lambda: 0)
-        cuda_binding._functions.cache_clear()
+        cuda_interface.functions.cache_clear()
         yield loaded
-    cuda_binding._functions.cache_clear()
+    cuda_interface.functions.cache_clear()
 
 
 def test_every_variant_passes(library: ctypes.CDLL) -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from awqbench.errors import BackendUnavailable
-from awqbench.ops import cuda_binding, cuda_build
+from awqbench.ops import cuda_binding, cuda_build, cuda_interface
 from awqbench.resources import content
 
 CUDA = content("kernels") / "cuda"
@@ -41,10 +41,10 @@ def forget(monkeypatch):
     monkeypatch.delenv(cuda_build.OVERRIDE, raising=False)
     # Not cleared, since another compilation costs seconds: put aside.
     monkeypatch.setattr(cuda_build, "_located", cuda_build._located.__wrapped__)
-    for function in (cuda_binding._functions, cuda_binding._unavailable):
+    for function in (cuda_interface.functions, cuda_binding._unavailable):
         function.cache_clear()
     yield
-    for function in (cuda_binding._functions, cuda_binding._unavailable):
+    for function in (cuda_interface.functions, cuda_binding._unavailable):
         function.cache_clear()
 
 
