@@ -83,4 +83,22 @@ AWQBENCH_HD int group_of_tile(int k_tile, uint32_t division) {
 #endif
 }
 
+// The part of a problem that every kernel takes from a request as it stands.
+template <class Request>
+void take_operands(Problem& p, const Request& r) {
+    p.x = r.x;
+    p.tiles = static_cast<const uint8_t*>(r.tiles);
+    p.steps = static_cast<const uint8_t*>(r.steps);
+    p.bias = r.bias;
+    p.y = r.y;
+    p.x_stride = r.x_stride;
+    p.M = static_cast<int>(r.M);
+    p.N = static_cast<int>(r.N);
+    p.K = static_cast<int>(r.K);
+    p.row_tiles = static_cast<int>(row_tiles(r.N));
+    p.k_tiles = static_cast<int>(k_tiles(r.K));
+    p.groups = static_cast<int>(r.K / r.group);
+    p.division = division_of(r.group);
+}
+
 }  // namespace awqbench
