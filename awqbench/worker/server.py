@@ -19,6 +19,7 @@ class Server:
         self.connection = connection
         self.session = session
         self._request = 0
+        self._answering = False
         self._lock = threading.Lock()  # a beat must not fall into the middle of an answer
 
     def serve(self) -> None:
@@ -27,13 +28,14 @@ class Server:
         try:
             while True:
                 message, arrays = receive(self.connection)
-                self._request = message.pop("id")
+                self._request, self._answering = message.pop("id"), True
                 try:
                     self._answer(message.pop("op"), message, arrays)
                 except ConnectionClosed:
                     raise
                 except Exception as error:
                     self._reply("error", _as_message(error))
+                self._answering = False
                 del arrays
         except ConnectionClosed:
             return
@@ -58,7 +60,9 @@ class Server:
             try:
                 self._reply("beat")
             except ConnectionClosed:
-                os._exit(1)  # the client is gone: whatever the engine computes now has no reader
+                if self._answering:
+                    os._exit(1)  # whatever the engine computes now has no reader
+                return  # `serve` ends by itself, and the process with its own status
 
 
 def _as_message(error: Exception) -> Message:
