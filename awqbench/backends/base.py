@@ -50,10 +50,14 @@ class TopK:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One timed generation of a batch: seconds to the first token, and the gap before each later step [steps - 1]."""
+    """One timed generation of a batch: seconds to the first token, and the gap before each later step [steps - 1].
+
+    `otherwise`: what decoded this batch, and why, where it was not what the description's `runtime` says.
+    """
 
     ttft_s: float
     gaps_s: list[float]
+    otherwise: str | None = None
 
 
 class Backend(Protocol):

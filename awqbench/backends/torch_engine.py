@@ -176,14 +176,15 @@ class TorchEngine(BackendBase):
     def time(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         """See `Backend.time`. Wall clock; a step ends when its tokens are on the host, as a server would send them."""
         fed = torch.tensor(prompts)
+        length = fed.shape[1] + new_tokens
         synchronize(self.device)
         stamps = [time.perf_counter()]
-        decoding = self.runtime.begin(len(prompts), fed.shape[1] + new_tokens)
+        decoding = self.runtime.begin(len(prompts), length)
         for _ in range(new_tokens):
             fed = decoding.feed(fed).argmax(-1, keepdim=True).cpu()
             stamps.append(time.perf_counter())
         gaps = np.diff(stamps)
-        return Timing(float(gaps[0]), [float(gap) for gap in gaps[1:]])
+        return Timing(float(gaps[0]), [float(gap) for gap in gaps[1:]], self.runtime.otherwise(len(prompts), length))
 
     def tokenize(self, texts: list[str], special: bool) -> list[list[int]]:
         """See `Backend.tokenize`. The tokenizer is the one beside the weights."""

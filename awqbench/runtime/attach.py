@@ -62,9 +62,18 @@ class Runtime:
                 if self.static.fused is None:
                     raise
                 return self._plain(batch, length)  # more than the fused step takes, and the model's own step no padding
-        if self.native is None or batch > MAX_BATCH or length > self.native.limit:
+        if self.native is None or self.native.unfit(batch, length):
             return self._plain(batch, length)
         return NativeDecoding(self.model, self.native, batch, length)
+
+    def otherwise(self, batch: int, length: int) -> str | None:
+        """What decodes such sequences, and why, where it is not what `name` says: they exceed the limits of a step."""
+        if self.static is not None:
+            reason, instead = self.static.unfused(batch, length), "the model's own step"
+        else:
+            reason = None if self.native is None else self.native.unfit(batch, length)
+            instead = "transformers"
+        return reason and f"{instead}: {reason}"
 
     def _plain(self, batch: int, length: int, padded: bool = False) -> Decoding:
         return TransformersDecoding(self.model, self.device)

@@ -51,9 +51,12 @@ class FusedStep:
         self._head = Product([found.head], dtype, norm=found.last)
         self._tables: Tables = {}
 
-    def fits(self, batch: int, capacity: int) -> bool:
-        """Whether it decodes batches of this size in caches of so many positions."""
-        return batch <= MAX_ROWS and capacity <= self._found.limit
+    def unfit(self, batch: int, capacity: int) -> str | None:
+        """Why batches of this size in caches of so many positions are not for it; None: they are."""
+        if batch > MAX_ROWS:
+            return f"{batch} sequences, and the fused step takes {MAX_ROWS}"
+        limit = self._found.limit
+        return f"a cache of {capacity} positions, and the fused step takes {limit}" if capacity > limit else None
 
     def tables(self, length: int, device: torch.device) -> Tables:
         """The rotary angles of positions 0 .. length - 1 at least."""

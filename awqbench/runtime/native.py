@@ -73,6 +73,12 @@ class NativeModel:
         )
         self._tables: tuple[Tensor, Tensor] | None = None
 
+    def unfit(self, batch: int, length: int) -> str | None:
+        """Why sequences of these sizes are not for it; None: they are."""
+        if batch > MAX_BATCH:
+            return f"{batch} sequences, and the native step takes {MAX_BATCH}"
+        return f"{length} positions, and the native step takes {self.limit}" if length > self.limit else None
+
     def begin(self, batch: int, length: int) -> NativeState:
         """Room for `batch` sequences of up to `length` tokens, nothing in it yet."""
         return NativeState(self, batch, min(self.limit, -(-length // _CAPACITY_STEP) * _CAPACITY_STEP))

@@ -59,6 +59,10 @@ class StaticModel:
         reasons = [f"{what}: {why}" for what, why in lacking.items() if why is not None]
         return ": ".join([name, *filter(None, ["; ".join(reasons)])])
 
+    def unfused(self, batch: int, length: int) -> str | None:
+        """Why sequences of these sizes are not for the fused step there is; None: they are."""
+        return None if self.fused is None else self.fused.unfit(batch, capacity(length))
+
     def begin(self, batch: int, length: int, padded: bool = False) -> StaticDecoding:
         """Start `batch` sequences of up to `length` tokens. Ends those that were begun with the same sizes before.
 
@@ -80,7 +84,7 @@ class StaticModel:
             return self._captured(batch, capacity, padded)
 
     def _captured(self, batch: int, capacity: int, padded: bool) -> Slot:
-        fused = self.fused if self.fused is not None and self.fused.fits(batch, capacity) else None
+        fused = self.fused if self.fused is not None and self.fused.unfit(batch, capacity) is None else None
         slot = Slot(self.model, self.device, batch, capacity, self._own_mask, padded, fused)
         if self._capture is not None:
             try:

@@ -65,9 +65,15 @@ def measure(context: Context) -> Measurement:
         for name, samples in _series(measured, batch).items():
             metrics.append(_metric(name, samples, batch, suite, asked, dtype, context.spec.seed))
             rows += _rows(metrics[-1].id, samples, suite.prompt_tokens if name == "ttft" else suite.new_tokens - 1)
+    # A step that is made for fewer sequences or positions gives way to another, which is then what was timed.
+    notes = [
+        f"at batch size {batch} tokens were decoded by {told[0]}"
+        for batch, measured in timings.items()
+        if (told := [timing.otherwise for timing in measured if timing.otherwise])
+    ]
     memory = context.worker.memory()
     metrics += [*_bandwidth(context, metrics), *footprint_metrics(context, memory, asked, dtype)]
-    return Measurement(metrics, item_table(rows), memory)
+    return Measurement(metrics, item_table(rows), memory, notes)
 
 
 def prompts(vocabulary: Sequence[int], batch: int, length: int, seed: Sequence[int]) -> list[list[int]]:

@@ -166,7 +166,8 @@ class Worker:
     def time(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
         """Time one generation of a batch of equally long prompts."""
         message, arrays = self._ask("time", {"new_tokens": new_tokens}, pack(prompts))
-        return Timing(message["ttft_s"], self._kept("time", promises.gaps, arrays["gaps_s"], new_tokens - 1))
+        gaps = self._kept("time", promises.gaps, arrays["gaps_s"], new_tokens - 1)
+        return Timing(message["ttft_s"], gaps, message.get("otherwise"))
 
     def memory(self) -> dict[str, int]:
         """Bytes by name, as the backend reports them."""

@@ -92,7 +92,10 @@ def _generate(session: Session, message: Message, arrays: Arrays) -> Answer:
 
 def _time(session: Session, message: Message, arrays: Arrays) -> Answer:
     timing = session.backend.time(unpack(arrays), message["new_tokens"])
-    return {"ttft_s": timing.ttft_s}, {"gaps_s": np.asarray(timing.gaps_s, np.float64)}
+    told: Message = {"ttft_s": timing.ttft_s}
+    if timing.otherwise:
+        told["otherwise"] = timing.otherwise
+    return told, {"gaps_s": np.asarray(timing.gaps_s, np.float64)}
 
 
 def _tokenize(session: Session, message: Message, arrays: Arrays) -> Answer:

@@ -10,6 +10,7 @@ from runtime_steps import assert_close, decoded, ids
 from awqbench.backends.torch_engine import TorchEngine, weight_bytes
 from awqbench.errors import BackendUnavailable, UserError
 from awqbench.runtime import TransformersDecoding, attach
+from awqbench.runtime.attach import Runtime
 from awqbench.runtime.native import NativeDecoding
 
 pytestmark = pytest.mark.usefixtures("native_kernel")
@@ -97,6 +98,10 @@ def test_a_context_beyond_the_sliding_window_goes_through_transformers(make_mode
     assert isinstance(decoding, TransformersDecoding)
     assert_close(decoded(decoding, tokens, 18), decoded(TransformersDecoding(plain, CPU), tokens, 18))
     assert isinstance(runtime.begin(17, 8), TransformersDecoding)
+    assert runtime.otherwise(16, 16) is None
+    assert runtime.otherwise(1, 24) == "transformers: 24 positions, and the native step takes 16"
+    assert runtime.otherwise(17, 8) == "transformers: 17 sequences, and the native step takes 16"
+    assert Runtime(plain, CPU, None, "transformers").otherwise(17, 24) is None  # its name says so
 
 
 @torch.no_grad()

@@ -299,8 +299,10 @@ def test_sizes_beyond_it_are_decoded_otherwise(make):
     plain = copy.deepcopy(model)
     runtime = static_runtime(model, CPU)
     assert runtime.largest_batch == 64
-    assert (runtime.static.fused.fits(64, 128), runtime.static.fused.fits(65, 128)) == (True, False)
-    assert not runtime.static.fused.fits(1, 256)  # made for 128 positions
+    assert runtime.otherwise(64, 128) is None
+    assert runtime.otherwise(65, 128) == "the model's own step: 65 sequences, and the fused step takes 64"
+    wide = "the model's own step: a cache of 256 positions, and the fused step takes 128"
+    assert runtime.otherwise(1, 129) == wide  # made for 128 positions
     agree(runtime, plain, 65, 3, 5)
     assert isinstance(runtime.begin(65, 5, padded=True), TransformersDecoding)  # its own step takes no padding
 

@@ -6,6 +6,7 @@ import json
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -200,6 +201,16 @@ def test_times_that_cannot_be_true_are_refused(tmp_path: Path, timing: Timing, s
     worker.time = lambda prompts, new_tokens: timing  # type: ignore[method-assign]
     with pytest.raises(InvalidMeasurement, match=said):
         run(tmp_path, worker)
+
+
+def test_what_decoded_a_batch_otherwise_is_noted(tmp_path: Path) -> None:
+    worker = ScriptedWorker()
+    timed = worker.time
+    said = "transformers: 2 sequences, and the native step takes 1"
+    worker.time = lambda prompts, new_tokens: replace(  # type: ignore[method-assign]
+        timed(prompts, new_tokens), otherwise=said if len(prompts) > 1 else None
+    )
+    assert run(tmp_path, worker, batch_sizes=[1, 2]).notes == [f"at batch size 2 tokens were decoded by {said}"]
 
 
 def test_checkpoint_size_is_of_the_weight_files_and_tells_their_types(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from awqbench.backends.base import Timing
 from awqbench.backends.kind import Kind
 from awqbench.errors import BackendUnavailable, NotApplicable, UserError
 from awqbench.worker import promises
@@ -21,6 +22,7 @@ from awqbench.worker.client import Worker, WorkerFailed
 
 OPTIONS = {"dtype": "float32", "device": "cpu", "threads": 1, "batch_size": 4}
 OWN_BACKEND_MODULES = ("base", "built_in", "kind", "registry")
+WIDE = Kind("wide", "awqbench_trouble.engine:Wide", "a large vocabulary", weights="model")
 TROUBLE = Kind("trouble", "awqbench_trouble.engine:Trouble", "fails on demand", weights="model")
 
 
@@ -223,13 +225,18 @@ def test_too_few_results_are_a_failure(tiny_llama: Path, plugin_folder: Path, tm
 
 def test_a_large_chunk_is_there_once_in_the_worker(plugin_folder: Path, tmp_path: Path) -> None:
     """Three chunks of 64 MiB pass through; the process never holds a second one, nor a copy."""
-    kind = Kind("wide", "awqbench_trouble.engine:Wide", "", weights="model")
     environment = {"PYTHONPATH": str(plugin_folder)}
-    with Worker(kind, {}, tmp_path / "log.txt", environment=environment) as wide:
+    with Worker(WIDE, {}, tmp_path / "log.txt", environment=environment) as wide:
         before = wide.memory()["host_now"]
         rows = [len(chunk) for chunk in wide.logprobs([0] * 385, 1, "prefill")]
         assert rows == [128] * 3
         assert 60 * 2**20 < wide.memory()["host_peak"] - before < 72 * 2**20
+
+
+def test_what_decoded_a_batch_otherwise_crosses(plugin_folder: Path, tmp_path: Path) -> None:
+    with Worker(WIDE, {}, tmp_path / "log.txt", environment={"PYTHONPATH": str(plugin_folder)}) as wide:
+        assert wide.time([[1]], 3) == Timing(0.5, [0.25, 0.25])
+        assert wide.time([[1], [2]], 2) == Timing(0.5, [0.25], "a slower step: the fast one takes one sequence")
 
 
 def test_a_worker_that_died_idle_is_noticed(tiny_llama: Path, plugin_folder: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from awqbench.backends.base import BackendBase, Scored
+from awqbench.backends.base import BackendBase, Scored, Timing
 from awqbench.errors import UserError
 
 GARBAGE = bytes(range(256)) * 64 + b'\x1b[31m\x00\x00\x00\x08{"id": 1}\n'
@@ -64,17 +64,21 @@ class Trouble(BackendBase):
 
 
 class Wide(BackendBase):
-    """Distributions over a large vocabulary, and nothing else."""
+    """Distributions over a large vocabulary, and times that are no times."""
 
     vocabulary = 131_072
 
     def load(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {"vocab_size": self.vocabulary, "load_s": 0.0, "capabilities": ["logprobs"]}
+        return {"vocab_size": self.vocabulary, "load_s": 0.0, "capabilities": ["logprobs", "time"]}
 
     def logprobs(self, ids: list[int], start: int, path: str) -> Iterator[np.ndarray]:
         for low in range(start - 1, len(ids) - 1, 128):
             rows = min(128, len(ids) - 1 - low)
             yield np.full((rows, self.vocabulary), -np.log(self.vocabulary), np.float32)
+
+    def time(self, prompts: list[list[int]], new_tokens: int) -> Timing:
+        said = "a slower step: the fast one takes one sequence" if len(prompts) > 1 else None
+        return Timing(0.5, [0.25] * (new_tokens - 1), said)
 
 
 def orphan(environment: dict[str, str]) -> int:
