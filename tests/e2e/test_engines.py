@@ -12,11 +12,12 @@ import pytest
 
 from awqbench.record.reader import Run, load_run
 
-pytestmark = [pytest.mark.engines, pytest.mark.demo, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.demo, pytest.mark.timeout(900)]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
+# One thread: two that wait for each other on processors which other tests want took four times as long.
 SPEC = """
-threads = 2
+threads = 1
 [model]
 source = "demo"
 [quantize]
