@@ -84,8 +84,10 @@ class Context:
         if self.spread:
             return spread_out(available, count, self.draw)[: self.budget(count)]
         start = (self.draw - 1) * count % available
-        end = start + self.budget(count)
-        return range(start, end) if end <= available else sorted(i % available for i in range(start, end))
+        places: Sequence[int] = range(start, start + count)
+        if start + count > available:
+            places = sorted(i % available for i in places)
+        return places[: self.budget(count)]
 
     def budget(self, total: int) -> int:
         """How many of `total` items this cell measures: all, or the noise floor's share (at least one)."""
