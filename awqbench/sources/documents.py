@@ -16,7 +16,7 @@ from typing import Any
 
 from awqbench.errors import UserError
 from awqbench.sources.hub import hub_refusal
-from awqbench.sources.texts import resolve_text, split_slice
+from awqbench.sources.texts import Text, resolve_text, split_slice
 
 Message = dict[str, str]
 Document = str | list[Message]
@@ -44,7 +44,6 @@ class Documents:
     sha256: str
 
 
-@lru_cache(maxsize=4)
 def resolve_documents(source: str, text_field: str | None = None) -> Documents:
     """The documents of a packaged text, a UTF-8 text file (paragraphs, cut at blank lines), a JSONL file (one document
     per line) or `hub:OWNER/NAME[:CONFIG][:SPLIT]`, each with a slice in percent if wanted: `my.jsonl[:50%]`.
@@ -54,7 +53,11 @@ def resolve_documents(source: str, text_field: str | None = None) -> Documents:
     """
     if source.startswith(HUB):
         return _from_hub(source, text_field)
-    text = resolve_text(source)
+    return _from_text(source, text_field, resolve_text(source))
+
+
+@lru_cache(maxsize=4)
+def _from_text(source: str, text_field: str | None, text: Text) -> Documents:
     if not split_slice(source)[0].endswith(".jsonl"):
         if text_field is not None:
             raise UserError(f"{source} is plain text and has no field {text_field!r} (allowed with JSONL and hub data)")
@@ -119,6 +122,7 @@ def _message(message: Any, where: str) -> Message:
     raise UserError(f"a message of {where} has no role and content (allowed: role and content, or from and value)")
 
 
+@lru_cache(maxsize=4)
 def _from_hub(source: str, text_field: str | None) -> Documents:
     name, low, high = split_slice(source)
     match = _HUB_NAME.match(name)

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,7 +30,6 @@ class Text:
     sha256: str
 
 
-@lru_cache(maxsize=8)
 def resolve_text(source: str) -> Text:
     """The text a spec names. Raises UserError for an unknown name, a missing or empty file, BackendUnavailable for a
     packaged text whose package is missing."""
@@ -87,6 +86,7 @@ def _pydoc_topics() -> str:
     return "\n\n".join(topics.topics[key] for key in sorted(topics.topics))
 
 
+@cache  # it takes seconds, where a file is read anew: it may have been edited since
 def _gensim_wikipedia() -> str:
     """About a hundred Wikipedia articles from gensim's test data: 3 MB, some markup left."""
     spec = find_spec("gensim")

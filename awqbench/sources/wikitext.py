@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,10 +27,14 @@ def wikitext2_lines(split: str) -> list[str]:
         raise UserError(
             f"WikiText-2 raw {split} is neither in AWQBENCH_DATA ({folder or 'unset'}) nor, as {refusal}, on the hub"
         )
+    return _from_hub({"valid": "validation"}.get(split, split))
+
+
+@cache
+def _from_hub(split: str) -> list[str]:
     from datasets import load_dataset
 
-    name = {"valid": "validation"}.get(split, split)
-    return list(load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split=name)["text"])
+    return list(load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split=split)["text"])
 
 
 def wikitext_articles(source: str) -> list[str]:

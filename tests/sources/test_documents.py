@@ -15,15 +15,15 @@ from awqbench.sources.documents import hub_rows, paragraphs, resolve_documents
 from awqbench.sources.texts import resolve_text
 
 
-@pytest.fixture(autouse=True)
-def _fresh() -> None:
-    resolve_text.cache_clear()
-    resolve_documents.cache_clear()
-
-
 def jsonl(path: Path, *records: Any) -> str:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return str(path)
+
+
+def test_a_file_that_was_edited_is_read_again(tmp_path: Path) -> None:
+    found = [resolve_documents(jsonl(tmp_path / "d.jsonl", {"text": word})) for word in ("one", "two")]
+    assert [documents.items for documents in found] == [("one\n\n",), ("two\n\n",)]
+    assert found[0].sha256 != found[1].sha256
 
 
 @given(st.text(alphabet="ab \n\t", max_size=60))

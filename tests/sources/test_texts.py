@@ -37,6 +37,16 @@ def test_a_file(tmp_path: Path) -> None:
     assert resolve_text(f"{path}[:30%]").content == "one\n"
 
 
+def test_a_file_that_was_edited_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "my.txt"
+    path.write_text("one\n")
+    before = resolve_text(str(path))
+    path.write_text("two\n")
+    after = resolve_text(str(path))
+    assert (before.content, after.content) == ("one\n", "two\n")
+    assert before.label != after.label
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -57,16 +67,13 @@ def test_wikitext_is_joined_as_the_protocol_says(tmp_path: Path, monkeypatch: py
     (tmp_path / "wikitext-2").mkdir()
     (tmp_path / "wikitext-2" / "wiki.test.raw").write_text(" \n = Title = \n \n First . \n Second . \n")
     monkeypatch.setenv("AWQBENCH_DATA", str(tmp_path))
-    resolve_text.cache_clear()
     # The data set's rows keep their newline, blank rows are empty strings; rows are joined by two newlines.
     assert resolve_text("wikitext2-raw-test").content == "\n\n = Title = \n\n\n\n\n First . \n\n\n Second . \n"
-    resolve_text.cache_clear()
 
 
 def test_wikitext_without_data_or_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWQBENCH_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    resolve_text.cache_clear()
     with pytest.raises(UserError, match="neither in AWQBENCH_DATA"):
         resolve_text("wikitext2-raw-test")
 
