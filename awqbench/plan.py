@@ -25,7 +25,7 @@ from awqbench.spec import AnySuite, BackendSpec, RunSpec, SuiteBase
 from awqbench.weights import Weights, gguf_job, weights_of
 
 # Raised when a change to the measuring code changes figures: older cells are then measured again.
-MEASUREMENT_VERSION = 5
+MEASUREMENT_VERSION = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,16 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
+def end_ids(folder: Path) -> set[int]:
+    """The tokens that end the model's answer by its own account, as transformers' `generate` reads them.
+
+    Chat models end a turn by another token than the tokenizer's EOS (Gemma's <end_of_turn>, Phi's <|end|>).
+    """
+    file = next((f for f in (folder / "generation_config.json", folder / "config.json") if f.is_file()), None)
+    named = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file else None
+    return {int(token) for token in (named if isinstance(named, list) else [named]) if token is not None}
+
+
 def _looks_like_path(source: str) -> bool:
     return source.startswith((".", "/", "~")) or source.count("/") > 1
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import TemplateLM
@@ -33,12 +33,19 @@ DEFAULT_NEW_TOKENS = 256
 class WorkerLM(TemplateLM):  # type: ignore[misc]
     """Scores and generates through a worker, with the tokenisation, truncation and BOS rules of lm-eval's HFLM.
 
-    `token_counts` maps each request's arguments to the tokens scored for it, or generated up to where the answer ends;
+    `ends` are tokens that end an answer beside the tokenizer's EOS. `token_counts` maps each request's arguments to the tokens scored for it, or generated up to where the answer ends;
     `cut_short` holds those of generations that ran into the token limit.
     """
 
-    def __init__(self, worker: Worker, tokenizer: PreTrainedTokenizerBase, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        tokenizer: PreTrainedTokenizerBase,
+        progress: Progress | None = None,
+        ends: Collection[int] = (),
+    ) -> None:
         super().__init__()
+        self.ends = ends
         self.worker = worker
         self.tokenizer = tokenizer
         self.progress = progress
@@ -146,7 +153,7 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
             raise InvalidMeasurement(f"the task generates {new_tokens} tokens, the model holds {self.max_positions}")
         eos = self.eot_token_id
         stops = handle_stop_sequences(list(until), eos=None if eos is None else self.tokenizer.decode([eos]))
-        stop_ids = {single for stop in stops if (single := self._single_token(stop)) is not None}
+        stop_ids = {single for stop in stops if (single := self._single_token(stop)) is not None} | set(self.ends)
         if eos is not None:
             stop_ids.add(eos)
         prompts = [self.tok_encode(requests[place].args[0])[-room:] for place in places]

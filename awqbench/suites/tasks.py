@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
+from awqbench.sources.models import end_ids
 from awqbench.suites.base import Context, Measurement, item_table, name_budget
 from awqbench.suites.slices import item_columns
 from awqbench.suites.task_rows import task_measures
@@ -39,7 +40,7 @@ def measure(context: Context) -> Measurement:
             context.require("generate" if task.OUTPUT_TYPE == "generate_until" else "score")
         sliced = suite.slices or suite.cluster
         columns = item_columns(documents_of(tasks), suite.slices, suite.cluster) if sliced else {}
-        lm = WorkerLM(context.worker, context.tokenizer, context.progress)
+        lm = WorkerLM(context.worker, context.tokenizer, context.progress, end_ids(context.model_dir))
         chosen = {name: context.chosen(len(task.eval_docs), suite.limit) for name, task in tasks.items()}
         results = _evaluate(lm, tasks, chosen, suite)
     metrics: list[Metric] = []

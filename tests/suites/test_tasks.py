@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,27 @@ def test_generation_agrees_with_hflm(make_context: MakeContext, folder: Path, ti
     assert answers.prediction.tolist() == expected
     assert answers.gold.tolist() == ["four", "blue", "meow", "days"]
     assert answers.tokens.max() <= 12
+
+
+def test_an_answer_ends_where_the_model_says_as_in_hflm(
+    make_context: MakeContext, folder: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """Chat models end a turn by a token that is not their tokenizer's EOS; generation_config.json names it."""
+    context = make_context("tasks", tasks=["tiny_generate"], include_path=str(folder))
+    answers = context.worker.generate([context.tokenizer.encode(str(doc["q"])) for doc in DOCS], 12, [])
+    end, last = next(
+        (token, text)
+        for answer in answers
+        for token in answer[1:]
+        if (text := context.tokenizer.decode([token])).isascii()
+    )
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, end], "pad_token_id": 0}))
+    told = by_name(measure(replace(context, model_dir=model)), "tiny_generate")["generated-tokens"]
+    assert told.score.tolist() == [answer.index(end) if end in answer else 12 for answer in answers]
+    theirs = hflm_samples(model, folder, "tiny_generate", 2048)["samples"]["tiny_generate"]
+    # The end is an ordinary byte here, which lm-eval leaves in the text; a special token would not be there.
+    assert told.prediction.tolist() == [str(s["filtered_resps"][0]).removesuffix(last) for s in theirs]
 
 
 def test_length_of_generated_answers(make_context: MakeContext, folder: Path) -> None:
