@@ -16,6 +16,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.suites.likelihood import encode, encode_pair, prefix_id, score_pairs
 from awqbench.suites.rolling import rolling_pairs
+from awqbench.suites.task_companions import answer_key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,8 +34,9 @@ DEFAULT_NEW_TOKENS = 256
 class WorkerLM(TemplateLM):  # type: ignore[misc]
     """Scores and generates through a worker, with the tokenisation, truncation and BOS rules of lm-eval's HFLM.
 
-    `ends` are tokens that end an answer beside the tokenizer's EOS. `token_counts` maps each request's arguments to the tokens scored for it, or generated up to where the answer ends;
-    `cut_short` holds those of generations that ran into the token limit.
+    `ends` are tokens that end an answer beside the tokenizer's EOS. `token_counts` maps each request's arguments to the
+    tokens scored for it, or `answer_key` of them to those generated up to where the answer ends; `cut_short` holds the
+    keys of generations that ran into the token limit.
     """
 
     def __init__(
@@ -160,7 +162,7 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
         texts = []
         answers = self.worker.generate(prompts, new_tokens, sorted(stop_ids), stops)
         for place, ids in zip(places, answers, strict=True):
-            request, text = requests[place].args[:1], self._text(ids)
+            request, text = answer_key(requests[place].args), self._text(ids)
             kept = postprocess_generated_text(text, stops, None)
             self.token_counts[request] = len(ids) if kept == text else self._tokens_until(ids, len(kept))
             if len(ids) == new_tokens and kept == text:

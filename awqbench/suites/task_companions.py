@@ -70,12 +70,18 @@ def companions(task: Task, samples: list[Sample], lm: WorkerLM) -> Mapping[str, 
         return {"prob": _PROBABILITY}
     if task.OUTPUT_TYPE == "generate_until":
         for sample in samples:
-            request = sample["arguments"][0][:1]
+            request = answer_key(sample["arguments"][0])
             sample["generated-tokens"] = lm.token_counts[request]
             sample["cut-short"] = request in lm.cut_short
             sample["empty"] = not sample["resps"][0][0].strip()
         return {"generated-tokens": _TOKENS, "cut-short": _CUT_SHORT, "empty": _EMPTY}
     return {}
+
+
+def answer_key(arguments: Any) -> tuple[str, str]:
+    """Names a generated answer: the prompt and how it was continued, which two tasks of one prompt may differ in."""
+    prompt, settings = arguments
+    return prompt, repr(settings)
 
 
 def choice_likelihoods(task: Task, sample: Sample) -> Floats:

@@ -12,7 +12,15 @@ import numpy as np
 from awqbench.record.schema import GROUP_PREFIX, Metric
 from awqbench.suites.fairness_groups import group_measures
 from awqbench.suites.means import mean_metric
-from awqbench.suites.task_companions import Reading, Row, Sample, choice_likelihoods, companions, gold_places
+from awqbench.suites.task_companions import (
+    Reading,
+    Row,
+    Sample,
+    answer_key,
+    choice_likelihoods,
+    companions,
+    gold_places,
+)
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -147,7 +155,7 @@ def _answer(metric: str, task: Task, sample: Sample, token_counts: Mapping[Any, 
         return _choice(metric, task, sample, arguments, [value for value, _ in responses], token_counts)
     if kind == "generate_until":
         answer, target = sample["filtered_resps"][0], sample["target"]
-        return {"prediction": str(answer), "gold": str(target), "tokens": token_counts.get(arguments[0][:1])}
+        return {"prediction": str(answer), "gold": str(target), "tokens": token_counts.get(answer_key(arguments[0]))}
     known = {"tokens": token_counts.get(arguments[0])}
     if kind == "loglikelihood":
         value, greedy = responses[0]

@@ -185,6 +185,14 @@ def test_length_of_generated_answers(make_context: MakeContext, folder: Path) ->
     assert cut["cut-short"].score.tolist()[0] == 0
 
 
+def test_two_tasks_of_one_prompt_keep_their_own_lengths(make_context: MakeContext, folder: Path) -> None:
+    shorter = GENERATE.replace("task: tiny_generate", "task: tiny_short").replace("max_gen_toks: 12", "max_gen_toks: 5")
+    (folder / "short.yaml").write_text(shorter % ("~", "false"))
+    both = measure(make_context("tasks", tasks=["tiny_generate", "tiny_short"], include_path=str(folder)))
+    lengths = {metric.id: metric.value for metric in both.metrics if metric.id.endswith("/generated-tokens")}
+    assert lengths == {"tasks/tiny_generate/generated-tokens": 12, "tasks/tiny_short/generated-tokens": 5}
+
+
 def by_name(measured: Measurement, task: str) -> dict[str, pd.DataFrame]:
     """The item rows of each of a task's metrics."""
     return {name.removeprefix(f"tasks/{task}/"): rows for name, rows in measured.items.groupby("metric", observed=True)}
