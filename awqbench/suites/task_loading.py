@@ -30,7 +30,8 @@ def load_tasks(names: list[str], include_path: str | None, num_fewshot: int | No
 
     A local YAML may name its data files relative to itself, or below an environment variable ("$DATA/items.jsonl").
     Where the data of NAME cannot be had, a task NAME_local takes its place, under its own name. Raises UserError for a
-    name nobody knows (with near ones) and for data that cannot be had.
+    name nobody knows (with near ones), for data that cannot be had, for a task whose YAML or code fails, and for one
+    that cannot be asked here: whose answers are run as code, which shows more than text, or of an unknown metric.
     """
     folders = [resources.content("suites") / "tasks"]
     if include_path is not None:
@@ -44,6 +45,7 @@ def load_tasks(names: list[str], include_path: str | None, num_fewshot: int | No
         manager = _with_defaults(tuple(folders), _stamp(folders))
         for name in missing:
             if name not in manager.task_index:
+                _check_readable(folders)
                 raise UserError(_unknown(name, manager.all_tasks, local))
     _locate_data(manager)
     tasks: dict[str, Task] = {}
@@ -65,8 +67,8 @@ def _with_defaults(folders: tuple[Path, ...], stamp: tuple[object, ...]) -> Task
 
 
 def _stamp(folders: list[Path]) -> tuple[object, ...]:
-    """What the content of local task files depends on."""
-    files = sorted(path for folder in folders for path in folder.rglob("*.yaml"))
+    """What the content of local task files, and of the code beside them, depends on."""
+    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
     return os.environ.get("AWQBENCH_DATA"), *((str(path), path.stat().st_mtime_ns) for path in files)
 
 
@@ -105,9 +107,38 @@ def _load(manager: TaskManager, name: str) -> dict[str, Task]:
             len(task.eval_docs)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         offline = ", and HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else ""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"the data of task {name!r} cannot be loaded{offline}: {lines[0]}") from error
+        raise UserError(f"the data of task {name!r} cannot be loaded{offline}: {_first_line(error)}") from error
+    except Exception as error:  # of the task's own YAML and code, or of a package that it wants
+        raise UserError(f"task {name!r} cannot be loaded: {type(error).__name__}: {_first_line(error)}") from error
+    for own, task in loaded.items():
+        if reason := _refusal(task):
+            raise UserError(f"task {own!r} {reason}")
     return loaded
+
+
+def _refusal(task: Task) -> str | None:
+    """Why lm-eval would refuse a task, or trip over it, after everything before it was measured."""
+    if getattr(task, "UNSAFE_CODE", False):
+        return "runs the code that a model writes, which awqbench never does"
+    if getattr(task, "MULTIMODAL", False):
+        return "shows images or sounds (allowed: tasks of text)"
+    if task.OUTPUT_TYPE != "generate_until" or task.get_config("process_results"):
+        return None
+    unknown = [metric for metric, function in getattr(task, "_metric_fn_list", {}).items() if function is None]
+    return f"asks for the metric {unknown[0]!r}, which neither lm-eval nor `evaluate` has here" if unknown else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_readable(folders: list[Path]) -> None:
+    """Raise UserError for a task file that lm-eval passed over, since it is no YAML."""
+    for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
+        try:
+            load_yaml(file, resolve_func=False)
+        except Exception as error:
+            raise UserError(f"{file} is no task: {type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
 def _locate_data(manager: TaskManager) -> None:
@@ -116,7 +147,10 @@ def _locate_data(manager: TaskManager) -> None:
         kwargs = (entry.cfg or {}).get("dataset_kwargs") or {}
         if entry.yaml_path and "data_files" in kwargs and _LM_EVAL not in entry.yaml_path.parents:
             files = _located(kwargs["data_files"], entry.yaml_path.parent)
-            config = load_yaml(entry.yaml_path, resolve_func=True)
+            try:
+                config = load_yaml(entry.yaml_path, resolve_func=True)
+            except Exception:  # its code fails: told when it is asked for, by `_load`
+                continue
             entry.cfg = {**config, "dataset_kwargs": {**kwargs, "data_files": files}}
             entry.yaml_path = None  # or lm-eval would read the file again
 

@@ -324,9 +324,43 @@ def test_missing_data_is_named(make_context: MakeContext, folder: Path, monkeypa
         measure(make_context("tasks", tasks=["tiny_lost"], include_path=str(folder)))
 
 
+BROKEN = {
+    "test_split: test": ("test_split: tst", "cannot be loaded: KeyError: 'tst'"),
+    "output_type:": ("process_docs: !function code.gone\noutput_type:", "cannot be loaded: ModuleNotFoundError.*gone"),
+    "doc_to_text:": ("unsafe_code: true\ndoc_to_text:", "runs the code that a model writes"),
+    "doc_to_target:": ("doc_to_image: q\ndoc_to_target:", "shows images or sounds"),
+    "metric: exact_match": ("metric: exactly", "asks for the metric 'exactly'"),
+}
+
+
+@pytest.mark.parametrize("line", BROKEN)
+def test_a_task_that_cannot_be_asked_is_refused_when_it_is_loaded(folder: Path, line: str) -> None:
+    """And costs no other task of its folder anything. Before, the run ended in a traceback, some after hours."""
+    from awqbench.suites.task_loading import load_tasks
+
+    other, message = BROKEN[line]
+    text = (GENERATE % ("~", "false")).replace("tiny_generate", "tiny_broken").replace(line, other)
+    (folder / "broken.yaml").write_text(text)
+    (folder / "code.py").write_text("import gone_for_good as gone\n")
+    with quiet():
+        assert load_tasks(["tiny_choice"], str(folder), None, 0)
+        with pytest.raises(UserError, match=f"'tiny_broken' {message}"):
+            load_tasks(["tiny_broken"], str(folder), None, 0)
+
+
 def test_include_path_must_be_a_folder(make_context: MakeContext) -> None:
     with pytest.raises(UserError, match="not a folder"):
         measure(make_context("tasks", tasks=["x"], include_path="/nowhere/at/all"))
+
+
+def test_a_file_that_is_no_yaml_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from awqbench.suites import task_loading as loading
+
+    only_local = lambda folders, _: loading.TaskManager(include_path=list(folders), include_defaults=False)  # noqa: E731
+    monkeypatch.setattr(loading, "_with_defaults", only_local)
+    (folder / "no.yaml").write_text("task: [no\n")
+    with quiet(), pytest.raises(UserError, match=r"no\.yaml is no task"):
+        loading.load_tasks(["no"], str(folder), None, 0)
 
 
 @pytest.mark.slow
