@@ -29,6 +29,21 @@ def test_jsonl(tmp_path: Path) -> None:
     assert loaded.items[1].cluster == "prompts-my-texts/7"
 
 
+def test_a_line_ends_where_a_file_of_lines_has_its_ends(tmp_path: Path) -> None:
+    """Texts of the web hold U+2028 and U+0085, which JSON leaves as they are: they end no line."""
+    text = "one\u2028two\x85three"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text, "group": "x"}, ensure_ascii=False) + "\n")
+    (tmp_path / "b.txt").write_text(text + "\n")
+    assert [item.choices for item in load_set(f"prompts:{tmp_path}").items] == [(text,), (text,)]
+
+
+def test_a_text_whose_cluster_is_null_stands_alone(tmp_path: Path) -> None:
+    rows = [{"text": text, "group": "x", "cluster": None} for text in ("one", "two", "two")]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second, again = load_set(f"prompts:{tmp_path}").items
+    assert first.cluster != second.cluster == again.cluster
+
+
 def test_bold(tmp_path: Path) -> None:
     people = {"American_actors": {"A_B": ["A B is an ", "A B was a "]}, "American_actresses": {"C_D": ["C D is an "]}}
     (tmp_path / "gender_prompt.json").write_text(json.dumps(people))

@@ -23,7 +23,7 @@ def load(path: str | None = None) -> FairnessSet:
     items: list[FairnessItem] = []
     for file in data_files("bbq", path, "*.jsonl"):
         try:
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
             items += [_item(row) for row in rows]
         except (KeyError, ValueError, StopIteration) as error:
             raise UserError(f"{file} is no BBQ file: {type(error).__name__} {error}") from error

@@ -83,7 +83,7 @@ def _set(name: str, texts: Iterable[_Text], place: object) -> FairnessSet:
 
 
 def _jsonl(file: Path) -> Iterator[_Text]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -97,7 +97,8 @@ def _jsonl(file: Path) -> Iterator[_Text]:
                 f"{file}, line {number} is no prompt: {type(error).__name__} {error} "
                 '(allowed: {"text": ..., "group_<attribute>": ...}; "prompt", "group", "groups", "cluster")'
             ) from None
-        yield text.strip(), groups, str(row.get("cluster", text.strip()))
+        cluster = row.get("cluster")
+        yield text.strip(), groups, text.strip() if cluster is None else str(cluster)
 
 
 def _groups(row: Mapping[str, Any]) -> dict[str, str]:
@@ -120,6 +121,6 @@ def _bold(file: Path) -> Iterator[_Text]:
 
 
 def _lines(file: Path) -> Iterator[_Text]:
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").split("\n"):  # splitlines would cut at U+2028 and its like as well
         if line.strip():
             yield line.strip(), {"group": file.stem}, line.strip()
