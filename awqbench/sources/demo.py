@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 from awqbench.cache import cache_dir
 from awqbench.errors import BackendUnavailable
+from awqbench.sources.made import made_folder
 
 log = logging.getLogger(__name__)
 
@@ -35,21 +34,14 @@ def demo_folder() -> Path:
     source = demo_gguf()
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
     folder = cache_dir("models") / f"smollm2-135m-instruct-q4_1-dequantized-fp16-{digest}"
-    if (folder / "config.json").is_file():
-        return folder
-    log.info("converting the demo model, once: about half a minute")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as scratch:
-        made = Path(scratch) / "model"
-        _convert(source, made)
-        if folder.exists():
-            shutil.rmtree(folder)
-        made.rename(folder)
-    return folder
+    return made_folder(folder, lambda out: _convert(source, out))
 
 
 def _convert(source: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    log.info("converting the demo model, once: about half a minute")
 
     # dequantize=True: without it save_pretrained refuses a model that remembers being GGUF.
     model = AutoModelForCausalLM.from_pretrained(

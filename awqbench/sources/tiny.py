@@ -6,28 +6,18 @@ to find. The embedding is spread so that its logits differ. It knows nothing: a 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from awqbench.cache import cache_dir
+from awqbench.sources.made import made_folder
 
 _VERSION = 1
 
 
 def tiny_folder() -> Path:
     """The model's folder in the cache; made in about a second the first time, the same bytes every time."""
-    folder = cache_dir("models") / f"tiny-random-{_VERSION}"
-    if (folder / "config.json").is_file():
-        return folder
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
-        made = Path(scratch) / "model"
-        make_tiny(made)
-        if folder.exists():
-            shutil.rmtree(folder)
-        made.rename(folder)
-    return folder
+    return made_folder(cache_dir("models") / f"tiny-random-{_VERSION}", make_tiny)
 
 
 def make_tiny(out: Path, seed: int = 0, **overrides: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from awqbench.errors import UserError
 from awqbench.fingerprint import model_hash
+from awqbench.sources.made import made_folder
 from awqbench.sources.models import load_tokenizer, resolve_model
 from awqbench.sources.tiny import make_tiny
 
@@ -17,6 +18,28 @@ def test_a_folder(tiny_llama: Path) -> None:
     found = resolve_model(str(tiny_llama))
     assert found.path == tiny_llama
     assert found.origin == "path"
+
+
+def test_two_processes_may_make_a_model_at_once(tmp_path: Path) -> None:
+    """The first to be done may be reading its folder when the second is."""
+
+    def make(out: Path, who: str) -> None:
+        out.mkdir()
+        (out / "config.json").write_text(who)
+
+    def slowly(out: Path) -> None:
+        assert made_folder(tmp_path / "model", lambda out: make(out, "first")).is_dir()
+        make(out, "second")
+
+    assert (made_folder(tmp_path / "model", slowly) / "config.json").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_made_folder_that_lacks_its_files_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer.json").touch()
+    made_folder(tmp_path / "model", make_tiny)
+    assert (tmp_path / "model" / "config.json").is_file()
 
 
 def test_tiny_random_is_the_same_bytes_every_time(tmp_path: Path) -> None:
