@@ -41,8 +41,8 @@ def resolve_model(source: str, revision: str | None = None, trust_remote_code: b
         model = ResolvedModel(
             tiny_folder(), "tiny-random (untrained: for trying things out, its verdict means nothing)", "generated"
         )
-    elif Path(source).is_dir():
-        model = ResolvedModel(Path(source).resolve(), Path(source).resolve().name, "path")
+    elif (folder := Path(source).expanduser()).is_dir():
+        model = ResolvedModel(folder.resolve(), folder.resolve().name, "path")
     elif _looks_like_path(source):
         raise UserError(
             f"no model folder at {source} (allowed: a folder with config.json, {', '.join(PACKAGED)}, a hub id)"

@@ -20,6 +20,11 @@ def test_a_folder(tiny_llama: Path) -> None:
     assert found.origin == "path"
 
 
+def test_a_folder_below_home(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tiny_llama.parent))
+    assert resolve_model(f"~/{tiny_llama.name}").path == tiny_llama
+
+
 def test_two_processes_may_make_a_model_at_once(tmp_path: Path) -> None:
     """The first to be done may be reading its folder when the second is."""
 
