@@ -12,7 +12,8 @@ from typing import Any
 from awqbench.record.schema import Metric
 from awqbench.suites.base import Context
 
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
+# What transformers loads first: Mistral's folders hold the same weights again, as consolidated.safetensors.
+WEIGHT_FILES = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin", "*.gguf")
 
 
 def footprint_metrics(context: Context, memory: Mapping[str, int], asked: str, dtype: str) -> list[Metric]:

@@ -20,6 +20,7 @@ from awqbench.backends.base import Timing
 from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.spec import LatencySpec, RunSpec
 from awqbench.suites.base import Context, Measurement
+from awqbench.suites.footprint import weight_files
 from awqbench.suites.latency import measure, prompts, summarize
 
 SPECIAL = {0, 1, 2, 19}
@@ -211,6 +212,12 @@ def test_what_decoded_a_batch_otherwise_is_noted(tmp_path: Path) -> None:
         timed(prompts, new_tokens), otherwise=said if len(prompts) > 1 else None
     )
     assert run(tmp_path, worker, batch_sizes=[1, 2]).notes == [f"at batch size 2 tokens were decoded by {said}"]
+
+
+def test_weights_that_a_folder_holds_twice_count_once(tmp_path: Path) -> None:
+    for name in ("consolidated", "model-00001-of-00002", "model-00002-of-00002"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert [file.stem for file in weight_files(tmp_path)] == ["model-00001-of-00002", "model-00002-of-00002"]
 
 
 def test_checkpoint_size_is_of_the_weight_files_and_tells_their_types(tmp_path: Path) -> None:
