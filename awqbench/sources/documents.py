@@ -33,7 +33,8 @@ _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "a
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Documents in their source's order, what to call the source, and the sha256 of what was read.
+    """Documents in their source's order, what to call the source, the sha256 of what was read, and whether the source
+    has more: of a hub data set the first `HUB_DOCUMENTS` rows are read.
 
     A document is a text, with what separates it from the next at its end, or a conversation: a list of messages with
     "role" and "content".
@@ -42,6 +43,7 @@ class Documents:
     label: str
     items: tuple[Document, ...]
     sha256: str
+    more: bool = False
 
 
 def resolve_documents(source: str, text_field: str | None = None) -> Documents:
@@ -131,18 +133,23 @@ def _from_hub(source: str, text_field: str | None) -> Documents:
     if refusal := hub_refusal():
         raise UserError(f"cannot get {name} from the hub: {refusal} (allowed now: a text or JSONL file)")
     records = hub_rows(match["repo"], match["config"], match["split"] or "train")
+    more = len(records) > HUB_DOCUMENTS
+    records = records[:HUB_DOCUMENTS]
     first, last = (int(len(records) * percent / 100) for percent in (low, high))
     items = _documents(records[first:last], text_field, source)
     digest = hashlib.sha256(json.dumps(items, ensure_ascii=False).encode()).hexdigest()
-    return Documents(source.removeprefix(HUB), items, digest)
+    return Documents(source.removeprefix(HUB), items, digest, more)
 
 
 def hub_rows(repo: str, config: str | None, split: str) -> list[tuple[str, dict[str, Any]]]:
-    """The first rows of a data set, each with what to call it in a message. Raises UserError for what is not there."""
+    """The first rows of a data set, one more than are used, each with what to call it in a message.
+
+    Raises UserError for what is not there.
+    """
     from datasets import load_dataset
 
     try:
-        rows = islice(load_dataset(repo, config, split=split, streaming=True), HUB_DOCUMENTS)
+        rows = islice(load_dataset(repo, config, split=split, streaming=True), HUB_DOCUMENTS + 1)
         return [(f"row {number} of {repo}", dict(row)) for number, row in enumerate(rows, 1)]
     except (OSError, ValueError) as error:
         raise UserError(f"cannot get {repo} from the hub: {str(error).strip().splitlines()[0]}") from None

@@ -7,14 +7,14 @@ import json
 from typing import TYPE_CHECKING
 
 from awqbench.errors import UserError
-from awqbench.sources.documents import resolve_documents
+from awqbench.sources.documents import HUB_DOCUMENTS, resolve_documents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def plain_documents(source: str, text_field: str | None = None) -> tuple[str, list[str]]:
-    """What a source is called and its documents, without white space at their ends.
+def plain_documents(source: str, text_field: str | None = None) -> tuple[str, list[str], list[str]]:
+    """What a source is called, its documents without white space at their ends, and a note where it has more of them.
 
     Raises UserError for conversations, which have no text of their own, and as `resolve_documents` does.
     """
@@ -22,7 +22,8 @@ def plain_documents(source: str, text_field: str | None = None) -> tuple[str, li
     texts = [item.rstrip() for item in found.items if isinstance(item, str)]
     if len(texts) < len(found.items):
         raise UserError(f"{source} holds conversations (allowed: texts, or text_field naming a field that holds one)")
-    return found.label, [text for text in texts if text]
+    notes = [f"the first {HUB_DOCUMENTS} rows of {source} were read, and it has more"] if found.more else []
+    return found.label, [text for text in texts if text], notes
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -74,14 +74,14 @@ def _windows(context: Context, spec: PerplexitySpec) -> tuple[Windows, list[str]
         windows = text_windows(context, spec.text, spec.window, spec.windows)
         marked = "<unk>" in resolve_text(spec.text).content
         return windows, [f"{spec.text} holds <unk>: published figures are of the raw text"] if marked else []
-    label, texts = plain_documents(spec.text, spec.text_field)
+    label, texts, more = plain_documents(spec.text, spec.text_field)
     content = " ".join(texts[:C4_DOCUMENTS] if spec.protocol == "c4" else texts)
     most = C4_WINDOWS if spec.protocol == "c4" else None
     windows = windows_of(context, f"{label}/{spec.protocol}", content, spec.window, spec.windows, most)
     if most and windows.available < most:
         short = f"{len(texts[:C4_DOCUMENTS])} documents make {windows.available} windows of {spec.window} tokens"
         return windows, [f"{short}: published figures are of {C4_DOCUMENTS} documents and {most} windows"]
-    return windows, []
+    return windows, [f"{note}: published figures are of all" for note in more if spec.protocol == "ptb"]
 
 
 def autocorrelation(losses: list[float]) -> float | None:

@@ -62,7 +62,7 @@ def measure(context: Context) -> Measurement:
     context.require("score")
     spec: PerplexitySpec = context.suite
     check_window(context, spec.window)
-    label, documents = _documents(spec)
+    label, documents, more = _documents(spec)
     budget = budget_suffix(spec.documents, len(documents), context.draw)
     places = context.chosen(len(documents), spec.documents)
     documents = [documents[i] for i in places]
@@ -87,19 +87,20 @@ def measure(context: Context) -> Measurement:
             }
             for name, nll, count, weight in zip(names, losses.tolist(), tokens, weights.tolist(), strict=True)
         ]  # fmt: skip
-    return Measurement(metrics, item_table(rows))
+    # A budget within what was read is of the first documents whatever comes after them.
+    return Measurement(metrics, item_table(rows), notes=[] if budget else more)
 
 
-def _documents(spec: PerplexitySpec) -> tuple[str, list[Document]]:
+def _documents(spec: PerplexitySpec) -> tuple[str, list[Document], list[str]]:
     if spec.protocol != "wikitext":
-        label, texts = plain_documents(spec.text, spec.text_field)
-        return label, [document(text) for text in texts]
+        label, texts, more = plain_documents(spec.text, spec.text_field)
+        return label, [document(text) for text in texts], more
     from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
 
     from awqbench.sources.wikitext import wikitext_articles
 
     pages = wikitext_articles(spec.text)
-    return resolve_text(spec.text).label, [document(wikitext_detokenizer({"page": page}), page) for page in pages]
+    return resolve_text(spec.text).label, [document(wikitext_detokenizer({"page": page}), page) for page in pages], []
 
 
 def _score(context: Context, window: int, documents: list[Document]) -> tuple[Floats, list[int], int]:

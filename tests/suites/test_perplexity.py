@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from awqbench.errors import UserError
+from awqbench.sources import documents
 from awqbench.spec import parse_spec
 from awqbench.suites import perplexity
 from awqbench.suites.base import Context
@@ -135,6 +136,23 @@ def test_ptb_joins_its_lines_by_a_space(context: MakeContext, tmp_path: Path) ->
     ids = case.tokenizer("ab cd")["input_ids"]
     assert measured.items["score"].tolist() == [pytest.approx(sum(ids[1:]) / 400, rel=1e-6)]
     assert measured.metrics[0].id.endswith("/ptb@5")
+
+
+@pytest.mark.parametrize("keys", [{"protocol": "ptb", "windows": 1}, {"protocol": "documents"}])
+def test_what_was_not_read_of_a_hub_data_set_is_named(
+    context: MakeContext, monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any]
+) -> None:
+    rows = [(f"row {i}", {"text": "abc"}) for i in range(documents.HUB_DOCUMENTS + 1)]
+    monkeypatch.setattr(documents, "hub_refusal", lambda: None)
+    monkeypatch.setattr(documents, "hub_rows", lambda *_: rows)
+    documents._from_hub.cache_clear()
+    case = context("hub:owner/name", 64, **keys)
+    (note,) = perplexity.measure(case).notes
+    assert note.startswith("the first 2048 rows of hub:owner/name were read, and it has more")
+    del rows[-1]
+    documents._from_hub.cache_clear()
+    assert perplexity.measure(case).notes == []
+    documents._from_hub.cache_clear()
 
 
 def test_a_text_that_is_not_raw_is_named(context: MakeContext, tmp_path: Path) -> None:
