@@ -48,19 +48,23 @@ def items_needed(
 ) -> int | None:
     """Items that would decide an inconclusive margin with the given power, if the rates seen so far are the truth.
 
-    Found by scaling the data until the bound at z_alpha + z_power clears the margin. None when the estimate sits on
-    the margin, or when no realistic number of items would do. From fewer than `FEW_CLUSTERS` independent clusters it is
-    a lower bound: so few tell too little of the spread that it is planned with.
+    Found by scaling the data until the bound at z_alpha + z_power clears the margin. With two sides a failure looks at
+    both tails, which halves alpha; and to pass neither side may be missed, so that the chances of missing either are
+    added (each with the normal's tail beyond z_alpha, as for one side). None when the estimate sits on the margin, or
+    when no realistic number of items would do. From fewer than `FEW_CLUSTERS` independent clusters it is a lower bound:
+    so few tell too little of the spread that it is planned with.
     """
-    stricter = t_tail(t_quantile(alpha) + t_quantile(1 - power))
     beyond = bounds.estimate > margin or (sided == "two" and bounds.estimate < -margin)
+    critical = t_quantile(alpha / 2 if beyond and sided == "two" else alpha)
+    stricter = t_tail(critical + t_quantile(1 - power))
 
     def decided(factor: float) -> bool:
         more = bounds.scaled(factor)
-        lower, upper = more.lower(stricter), more.upper(stricter)
         if beyond:
-            return lower > margin or (sided == "two" and upper < -margin)
-        return upper < margin and (sided == "one" or lower > -margin)
+            return more.lower(stricter) > margin or (sided == "two" and more.upper(stricter) < -margin)
+        if sided == "one":
+            return more.upper(stricter) < margin
+        return sum(t_tail(t_quantile(p) - critical) for p in (more.p_less(margin), more.p_greater(-margin))) < 1 - power
 
     low, high = 1.0, 2.0
     while not decided(high):
