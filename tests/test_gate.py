@@ -396,6 +396,20 @@ def test_a_gain_is_planned_as_if_it_stood_alone(gained: int) -> None:
     assert (among.estimate, among.n_needed) == (-gained / 100, alone.n_needed)
 
 
+def test_under_zero_tolerance_the_plan_is_for_what_is_shown_first() -> None:
+    """A loss near the margin: that it is there at all is shown long before that it is within, or beyond, the margin."""
+    base, spread = np.linspace(2.9, 3.1, 40), np.tile([0.05, -0.05], 20)
+    for loss, first in ((0.007, "loss"), (0.0097, "loss"), (0.002, "margin")):
+        cells = [cell(name, "ppl", base + x, PPL) for name, x in (("reference", 0 * base), ("awq", loss + spread))]
+        strict, margin, nothing = (
+            decide(cells, GateSpec(metric="*", margin=m, unit="relative", zero_tolerance=z)).rules[0]
+            for m, z in ((0.01, True), (0.01, False), (0.0, False))
+        )
+        assert (strict.verdict, margin.verdict, nothing.verdict) == ("inconclusive",) * 3
+        assert strict.n_needed == {"loss": nothing, "margin": margin}[first].n_needed
+        assert f"about {strict.n_needed} would decide it" in strict.reason
+
+
 def test_a_stored_baseline_needs_no_predictions() -> None:
     stored = [Cell(c.result, c.items[["metric", "item_id", "cluster", "score", "correct"]]) for c in accuracy(0, 500)]
     gate = GateSpec(metric="*", margin=0.03)

@@ -49,12 +49,7 @@ def _place(trial: Trial) -> Place:
 def _result(trial: Trial, p_holm: float | None, family: int, noisy: bool) -> RuleResult:
     gate, scale, decision = trial.gate, trial.scale, trial.decision
     verdict = trial.verdict(p_holm)
-    needed = None
-    if verdict == "inconclusive" and trial.bounds:
-        # A loss beyond the margin has to be shown among all rules, one within it (as is any gain) only by itself.
-        beyond = trial.estimate > trial.margin or (gate.sided == "two" and trial.estimate < -trial.margin)
-        alpha = gate.alpha / family if beyond else gate.alpha
-        needed = items_needed(trial.bounds, trial.n, trial.margin, alpha, sided=gate.sided)
+    needed = _needed(trial, family) if verdict == "inconclusive" else None
     rule = RuleResult(
         rule=gate.name or gate.metric,
         kind="difference-in-differences" if trial.group else "non-inferiority",
@@ -80,6 +75,26 @@ def _result(trial: Trial, p_holm: float | None, family: int, noisy: bool) -> Rul
     if noisy and verdict != "pass":
         rule = _excused(rule)
     return rule if verdict == "fail" else mapped(rule, trial)
+
+
+def _needed(trial: Trial, family: int) -> int | None:
+    """Items that would decide: what has to be shown among all rules is planned with Bonferroni's alpha, what is within
+    the margin (as is any gain) by itself. Under zero tolerance a loss is decided by whichever comes first: that it is
+    there, or that it is within the margin."""
+    if trial.bounds is None:
+        return None
+    gate, seen = trial.gate, trial.bounds.estimate
+
+    def planned(margin: float) -> int | None:
+        assert trial.bounds is not None
+        beyond = seen > margin or (gate.sided == "two" and seen < -margin)
+        alpha = gate.alpha / family if beyond else gate.alpha
+        return items_needed(trial.bounds, trial.n, margin, alpha, sided=gate.sided)
+
+    plans = [planned(trial.margin)]
+    if gate.zero_tolerance and (seen > 0 or (gate.sided == "two" and seen < 0)):
+        plans.append(planned(0.0))
+    return min((plan for plan in plans if plan is not None), default=None)
 
 
 def _excused(rule: RuleResult) -> RuleResult:
