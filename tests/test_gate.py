@@ -309,6 +309,26 @@ def test_nothing_goes_unjudged_in_silence() -> None:
     assert exit_code(result) == ExitCode.MEASUREMENT_FAILED
 
 
+@pytest.mark.parametrize("pattern", ["tasks/*", "*", "tasks/?"])
+@pytest.mark.parametrize(("status", "verdict"), [("failed", 4), ("skipped", 3), ("not_applicable", 3)])
+def test_a_suite_that_nobody_could_measure_is_not_let_off_beside_one_that_passes(
+    pattern: str, status: Any, verdict: int
+) -> None:
+    def lost(backend: str, kind: str = "tasks", suite: str = "t") -> Cell:
+        role = ROLES.get(backend, "candidate")
+        result = CellResult(backend=backend, suite=suite, kind=kind, role=role, key="k", status=status, reason="why")
+        return Cell(result, item_table([]))
+
+    gate = GateSpec(metric=pattern, margin=0.03, optional=True)
+    for cells in ([lost("reference"), lost("awq")], [lost("awq")]):  # a divergence has no cell of the reference
+        found = decide([*accuracy(2, 1000), *cells], gate)
+        assert (found.overall, found.candidates, exit_code(found)) == ("inconclusive", {"awq": "inconclusive"}, verdict)
+        assert [line.partition(" (")[0] for line in found.invalid + found.unjudged] == [f"awq/t: {status}: why"]
+    assert decide([*accuracy(2, 1000), lost("awq")], GateSpec(metric="tasks/a", margin=0.03)).overall == "pass"
+    others = [lost("reference"), lost("rtn"), *([lost("awq", "perplexity", "u")] if pattern != "*" else [])]
+    assert decide([*accuracy(2, 1000), *others], gate).overall == "pass"
+
+
 @pytest.mark.parametrize("status", ["skipped", "not_applicable"])
 def test_a_limit_that_an_engine_cannot_be_held_to_leaves_it_undecided(status: Any) -> None:
     cells = accuracy(2, 1000)

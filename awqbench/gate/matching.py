@@ -57,6 +57,10 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
         there = ", ".join(sorted({f"{cell.result.backend} ({cell.result.role})" for cell in cells}))
         raise UserError(f"gate on {gate.metric!r} has no candidate to judge; name some in 'candidates' of: {there}")
     suites = {cell.result.suite for cell in cells if cell.ok and any(m.id in wanted for m in cell.result.metrics)}
+    if any(sign in gate.metric for sign in "*?"):
+        # Where nobody has figures, what the suite would have measured is unknown: the pattern may be about it too.
+        told = {cell.result.suite for cell in cells if cell.ok}
+        suites |= {c.result.suite for c in cells if c.result.suite not in told and _may_have(c, gate)}
     for name in names:
         for suite in sorted(suites):
             cell = find(cells, name, suite)
