@@ -63,8 +63,16 @@ def test_a_reference_that_differs_from_itself_by_more_than_the_limit_is_no_yards
         assert exit_code(found) == ExitCode.MEASUREMENT_FAILED
         assert found.invalid[0].startswith("again/s: m: reference differs from itself by 3")
         assert "beyond the limit of 5 %" in found.invalid[0]
+        assert found.overall == found.candidates["awq"] != "pass"
     harmed = decide(cell("reference", BASE), cell("again", rounding(2)), cell("awq", broken), margin=0.05)
     assert exit_code(harmed) == ExitCode.GATE_FAILED
+
+
+def test_a_limit_that_the_reference_breaks_spoils_those_alone_that_it_judges() -> None:
+    cells = cell("reference", BASE), cell("again", BASE + 0.3), cell("awq", BASE), cell("gptq", BASE)
+    gates = [GateSpec(metric="m", unit="relative", margin=m, candidates=[c]) for m, c in ((0.05, "awq"), (0.9, "gptq"))]
+    found = judge(gates, cells, compare_tables(cells, "reference", "again"), "reference", policy_hash="h")
+    assert (found.candidates, found.overall) == ({"awq": "inconclusive", "gptq": "pass"}, "inconclusive")
 
 
 def test_groups_are_excused_and_called_unsound_alike() -> None:

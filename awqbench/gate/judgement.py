@@ -45,19 +45,20 @@ def judge(
     found = collect(spec_gates, cells, reference, baseline_cells, seed)
     if spec_gates and len(found.not_applicable) == len(spec_gates):
         raise UserError(f"no rule of the policy applies to this run: {'; '.join(found.not_applicable)}")
-    broken = broken_reruns(found.trials, cells, reference, seed)
+    broken, unsound = broken_reruns(found.trials, cells, reference, seed)
+    blocked = found.blocked | unsound
     rules = results(found.trials, within_noise(comparison))
     if again is not None:
         rules = confirmed(found.trials, rules, again, reference, seed)
     judged = [rule for rule, trial in zip(rules, found.trials, strict=True) if not trial.small]
     candidates = {
-        name: _worst([r.verdict for r in judged if r.candidate == name], name in found.blocked)
-        for name in sorted({rule.candidate for rule in rules} | found.blocked)
+        name: _worst([r.verdict for r in judged if r.candidate == name], name in blocked)
+        for name in sorted({rule.candidate for rule in rules} | blocked)
     }
     return Verdict(
         policy_hash=policy_hash,
         policy=policy,
-        overall=_worst([rule.verdict for rule in judged], bool(found.invalid or found.unjudged)),
+        overall=_worst([rule.verdict for rule in judged], bool(found.invalid or found.unjudged or broken)),
         candidates=candidates,
         rules=rules,
         invalid=list(dict.fromkeys([*found.invalid, *broken])),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from awqbench.record.reader import Run
-from awqbench.record.schema import Difference, RuleResult
+from awqbench.record.schema import Difference, RuleResult, Verdict
 from awqbench.report import select
 
 Answer = Literal["pass", "fail", "inconclusive", "invalid", "none"]
@@ -53,6 +53,8 @@ def _card(run: Run, name: str, most: int) -> Card:
     given = run.verdict.candidates.get(name) if run.verdict else None
     answer: Answer = given or "none"
     broken = _about(run.verdict.invalid if run.verdict else [], name)
+    if run.verdict and answer == "inconclusive":
+        broken += _shared(run.verdict)
     if broken and answer != "fail":
         answer, reasons = "invalid", broken
     elif answer in ("fail", "inconclusive"):
@@ -83,6 +85,11 @@ def _closest(rules: list[RuleResult]) -> RuleResult | None:
 def _about(lines: list[str], candidate: str) -> list[str]:
     """The lines of a verdict that are about one candidate: those that begin with its name."""
     return [line.removeprefix(f"{candidate}/") for line in lines if line.startswith(f"{candidate}/")]
+
+
+def _shared(verdict: Verdict) -> list[str]:
+    """The invalid measurements that are no candidate's: the reference's, and its reruns'."""
+    return [line for line in verdict.invalid if not line.startswith(tuple(f"{name}/" for name in verdict.candidates))]
 
 
 @dataclass(frozen=True)

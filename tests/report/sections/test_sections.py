@@ -43,6 +43,16 @@ def test_a_failed_measurement_is_no_pass(run: Run) -> None:
     assert card.reasons == ["latency: failed: throttled"]
 
 
+def test_a_reference_that_is_no_yardstick_is_named_where_it_leaves_a_candidate_unjudged(run: Run) -> None:
+    assert run.verdict is not None
+    run.verdict.invalid = ["reference-again/tasks: tasks/a: reference differs from itself by 3 %"]
+    for given, answer in (("inconclusive", "invalid"), ("fail", "fail"), ("pass", "pass")):
+        run.verdict.candidates["awq"] = given
+        (card,) = cards(run)
+        assert card.answer == answer
+        assert (card.reasons == run.verdict.invalid) == (answer == "invalid")
+
+
 def test_glance_has_a_column_per_compared_backend(run: Run) -> None:
     backends, rows = glance(run)
     assert backends == ["awq", "rtn"]
