@@ -148,9 +148,14 @@ def min_groups(spec: RunSpec) -> dict[str, int]:
 
 
 def rescore(path: Path) -> Run:
-    """Compare, judge and report a run directory anew from its record."""
+    """Compare, judge and report a run directory anew from its cells.
+
+    What was found of earlier cells, or by rules that the spec no longer has, goes first: nothing may show it again.
+    """
     from awqbench.report import render
 
+    for earlier in (RunDirectory(path).comparison, RunDirectory(path).verdict):
+        earlier.unlink(missing_ok=True)
     run = load_run(path)
     compare_run(run)
     try:

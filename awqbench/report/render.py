@@ -22,9 +22,12 @@ _OUTPUTS = {
 def render(run_dir: Path) -> list[Path]:
     """Write report.html, report.md, junit.xml and eval_results.yaml beside the records; returns their paths.
 
-    The same records give the same bytes. Raises UserError when `run_dir` is no run directory or a record is damaged.
+    The same records give the same bytes. Of an unfinished run the cells alone are told: a comparison or a verdict that
+    lies there is of the cells before. Raises UserError when `run_dir` is no run directory or a record is damaged.
     """
     run = load_run(run_dir)
+    if run.manifest.finished is None:
+        run.comparison = run.verdict = None
     # All are rendered before any is written: a failure leaves the earlier outputs as they were.
     rendered = {Path(run_dir) / name: write(run) for name, write in _OUTPUTS.items()}
     for path, text in rendered.items():

@@ -31,6 +31,16 @@ def test_a_run_that_has_only_begun_renders(tmp_path: Path, run: Run) -> None:
     assert "No candidate was measured" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
+def test_an_unfinished_run_shows_no_verdict_on_earlier_cells(tmp_path: Path, run: Run) -> None:
+    write_model(tmp_path / "manifest.json", run.manifest.model_copy(update={"finished": None}))
+    assert run.comparison is not None
+    assert run.verdict is not None
+    write_model(tmp_path / "comparison.json", run.comparison)
+    write_model(tmp_path / "verdict.json", run.verdict)
+    render(tmp_path)
+    assert "No candidate was measured" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
 def test_a_bare_manifest_renders(tmp_path: Path) -> None:
     bare = Manifest(awqbench_version="0", created="yesterday", spec={}, spec_hash="s", policy_hash="p", model={})
     write_model(tmp_path / "manifest.json", bare)
