@@ -34,10 +34,10 @@ def confirm(path: str | Path, policy: str | Path | None = None, *, watcher: Watc
     if failed:
         place = RunDirectory(run.path)
         cells = {f"{c.result.backend}/{c.result.suite}": c.result.key for c in run.cells}
-        wanted = sorted({f"{rule.candidate}/{rule.suite}" for rule in failed})
-        measure(
-            confirmation_spec(run, failed), place.confirmation, watcher or Silent(), {key: cells[key] for key in wanted}
-        )
+        # With the reference's, where it has one: a failure against another reference was not confirmed.
+        sides = {f"{name}/{rule.suite}" for rule in failed for name in (rule.candidate, spec_of(run).reference)}
+        confirms = {cell: cells[cell] for cell in sorted(sides & cells.keys())}
+        measure(confirmation_spec(run, failed), place.confirmation, watcher or Silent(), confirms)
         run = load_run(path)
     judge_run(run, policy, write=policy is None)
     if policy is None:

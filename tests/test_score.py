@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import awqbench.confirmation
 import awqbench.report
+from awqbench.confirmation import confirm
 from awqbench.errors import UserError
 from awqbench.record.files import write_model
 from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import load_run
 from awqbench.record.schema import CellResult, Manifest, Metric
-from awqbench.score import rescore
+from awqbench.score import judge_run, rescore
 from awqbench.suites.base import item_table
 
 RULES: list[dict[str, Any]] = [{"metric": "perplexity/*", "margin": 0.05, "unit": "relative"}]
@@ -66,3 +68,24 @@ def test_rules_that_fit_nothing_leave_no_earlier_verdict(tmp_path: Path, rendere
     assert rendered[-1] is None
     assert not RunDirectory(tmp_path).verdict.exists()
     assert load_run(tmp_path).comparison is not None
+
+
+def test_a_confirmation_against_another_reference_is_not_heard(
+    tmp_path: Path, rendered: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(spec: Any, out: Path, watcher: Any, confirms: dict[str, str]) -> None:
+        manifest = load_run(write_run(out, [], loss=1.0)).manifest
+        write_model(out / "manifest.json", manifest.model_copy(update={"confirms": confirms}))
+
+    monkeypatch.setattr(awqbench.confirmation, "measure", measure)
+    rescore(write_run(tmp_path, RULES, loss=1.0))
+    found = confirm(tmp_path)
+    assert found.verdict is not None
+    assert found.verdict.rules[0].confirmation is not None
+    for name in ("reference", "awq"):
+        write_run(tmp_path, RULES, loss=1.0)
+        assert judge_run(load_run(tmp_path), write=False).rules[0].confirmation is not None
+        cell = RunDirectory(tmp_path).cell(name, "perplexity")
+        result = next(c.result for c in load_run(tmp_path).cells if c.result.backend == name)
+        write_model(cell / "result.json", result.model_copy(update={"key": "measured again"}))
+        assert judge_run(load_run(tmp_path), write=False).rules[0].confirmation is None
