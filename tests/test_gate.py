@@ -372,11 +372,13 @@ def test_an_earlier_run_of_the_same_candidate_is_a_baseline() -> None:
         decide(now, gate, baseline_cells=accuracy(50, 500))
 
 
-def test_the_same_candidate_earlier_is_named_as_such() -> None:
+def test_what_was_measured_earlier_is_named_as_such() -> None:
     earlier, now = accuracy(0, 1000), accuracy(100, 1000)
     (rule,) = decide(now, GateSpec(metric="*", margin=0.02), baseline_cells=earlier).rules
     assert "worse than for awq in the baseline (" in rule.reason
     (rule,) = decide(now, GateSpec(metric="*", margin=0.02), baseline_cells=earlier[:1]).rules
+    assert "worse than for reference in the baseline (" in rule.reason
+    (rule,) = decide(now, GateSpec(metric="*", margin=0.02), baseline_cells=[]).rules
     assert "worse than for reference (" in rule.reason
 
 

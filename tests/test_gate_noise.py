@@ -51,6 +51,16 @@ def test_rounding_does_not_fail_a_limit_of_zero_and_does_not_pass_it(policy: Any
     assert "within the noise floor: no larger than the reference's difference to itself" in found.rules[0].reason
 
 
+def test_the_noise_floor_excuses_no_loss_against_an_earlier_run() -> None:
+    """A new candidate is held against the earlier run's reference: that today's lies close says nothing of it."""
+    now = cell("reference", BASE), cell("again", rounding(2, 40)), cell("awq", rounding(1))
+    floor, gate = compare_tables(now, "reference", "again"), GateSpec(metric="*", unit="relative", margin=0)
+    for shift, verdict in ((-0.1, "fail"), (0.1, "pass")):
+        earlier = [cell("reference", rounding(3) + shift)]
+        found = judge([gate], now, floor, "reference", policy_hash="h", baseline_cells=earlier)
+        assert found.overall == verdict
+
+
 def test_a_real_loss_fails_beside_any_rounding() -> None:
     found = decide(cell("reference", BASE), cell("again", rounding(2)), cell("awq", rounding(1) + 0.001), margin=0)
     assert found.overall == "fail"

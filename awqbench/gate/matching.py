@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from awqbench.compare.cell import Cell, by_name, find, same_items, stand_in
@@ -107,7 +107,9 @@ def baseline_for(
         theirs = same or next((c for c in earlier if (c.result.suite, c.result.role) == (suite, "reference")), None)
         if theirs is not None and theirs.ok:
             _check_same_items(theirs, cell, metric)
-            return theirs
+            # Under a name of its own: this run's noise floor, found by the baseline's name, knows nothing of it.
+            name = f"{theirs.result.backend} in the baseline"
+            return replace(theirs, result=theirs.result.model_copy(update={"backend": name}))
     own = find(cells, reference, suite)
     if metric.pairing == "to-reference":
         return own or stand_in(cells, reference, suite)

@@ -70,10 +70,8 @@ def _loss(trial: Trial) -> str:
         return f"lost {size} {'more' if loss >= 0 else 'less'} than for the other groups"
     if trial.metric.pairing == "to-reference" and trial.scale.base is None:
         return f"is {trial.scale.text(loss)}"
-    same = trial.baseline == trial.cell.result.backend
-    baseline = f"{trial.baseline} in the baseline" if same else trial.baseline
     if not directed:
-        return f"changed by {trial.scale.text(loss)} against {baseline}"
+        return f"changed by {trial.scale.text(loss)} against {trial.baseline}"
     if loss == 0:
-        return f"is the same as for {baseline}"
-    return f"is {size} {'worse' if loss > 0 else 'better'} than for {baseline}"
+        return f"is the same as for {trial.baseline}"
+    return f"is {size} {'worse' if loss > 0 else 'better'} than for {trial.baseline}"
