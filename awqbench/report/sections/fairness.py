@@ -16,12 +16,13 @@ from awqbench.report.sections.suites import series
 
 @dataclass(frozen=True)
 class AttributeView:
-    """All groups of one attribute on one metric."""
+    """All groups of one attribute on one metric: levels in `unit`, changes and their differences in `delta_unit`."""
 
     suite: str
     metric: str
     attribute: str
     unit: str
+    delta_unit: str
     higher_is_better: bool | None
     groups: list[GroupDifference]
 
@@ -49,7 +50,8 @@ def attributes(run: Run, suite: str) -> list[AttributeView]:
         own = [g for g in found if (g.metric, g.attribute) == (metric, attribute)]
         own.sort(key=lambda g: (g.role != "candidate", g.too_few, -harm(g, better)))
         unit = record.unit if record else ""
-        views.append(AttributeView(suite, metric, attribute, unit, better, own))
+        changes = "relative" if record and record.pairing == "log-ratio" else unit
+        views.append(AttributeView(suite, metric, attribute, unit, changes, better, own))
     return views
 
 
@@ -76,7 +78,8 @@ def _chart(run: Run, view: AttributeView, name: str) -> Markup | None:
     limits = {
         (rule.candidate, rule.group): rule.margin
         for rule in (run.verdict.rules if run.verdict else [])
-        if (rule.metric, rule.attribute) == (view.metric, view.attribute) and rule.unit != "relative"
+        if (rule.suite, rule.metric, rule.attribute) == (view.suite, view.metric, view.attribute)
+        and (rule.unit == "relative") == (view.delta_unit == "relative")
     }
     sign = -1 if view.higher_is_better else 1
     rows = []
@@ -88,13 +91,13 @@ def _chart(run: Run, view: AttributeView, name: str) -> Markup | None:
             ForestRow(
                 label=f"{g.group} (n = {fmt.count(g.n)})",
                 series=g.candidate,
-                unit=view.unit,
+                unit=view.delta_unit,
                 delta=None if g.too_few else g.did,
                 low=None if g.too_few else g.ci_low,
                 high=None if g.too_few else g.ci_high,
                 limit=None if margin is None else sign * margin,
                 higher_is_better=view.higher_is_better,
-                note=f"{fmt.delta(g.did, view.unit)}, too few items to judge" if g.too_few else None,
+                note=f"{fmt.delta(g.did, view.delta_unit)}, too few items to judge" if g.too_few else None,
             )
         )
     if not any(row.delta is not None for row in rows):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from awqbench.record.reader import Run
 from awqbench.record.schema import Metric
+from awqbench.report import format as fmt
+from awqbench.report.markdown import markdown
 from awqbench.report.sections.coverage import coverage
 from awqbench.report.sections.engines import engines
 from awqbench.report.sections.fairness import attributes, charts, worst
@@ -41,6 +43,22 @@ def test_a_failed_measurement_is_no_pass(run: Run) -> None:
     (card,) = cards(run)
     assert card.sentence == "cannot be judged: a measurement failed"
     assert card.reasons == ["latency: failed: throttled"]
+
+
+def test_changes_of_a_perplexity_by_group_are_relative(run: Run) -> None:
+    for made in run.cells:
+        for metric in made.result.metrics if made.result.suite == "fairness" else ():
+            metric.unit, metric.pairing = "perplexity", "log-ratio"
+    assert run.verdict is not None
+    for rule in run.verdict.rules:
+        rule.unit = "relative"
+    views = attributes(run, "fairness")
+    assert {(view.unit, view.delta_unit) for view in views} == {("perplexity", "relative")}
+    ((_, south),) = worst(views)
+    assert f"**origin = south** {fmt.delta(south.did, 'relative')} against" in markdown(run)
+    origin = str(charts(run, views)[[view.attribute for view in views].index("origin")])
+    assert "difference, %" in origin
+    assert "var(--fail)" in origin  # the declared limit
 
 
 def test_a_reference_that_is_no_yardstick_is_named_where_it_leaves_a_candidate_unjudged(run: Run) -> None:
