@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from awqbench.gate.wording import unjudged
 from awqbench.record.reader import Run
 from awqbench.record.schema import Comparison, Verdict, VerdictName
 
@@ -47,17 +48,16 @@ def print_verdict(verdict: Verdict) -> None:
         console.print(f"note: {line}", style="yellow", markup=False, soft_wrap=True)
     for candidate, answer in verdict.candidates.items():
         console.print(Text(f"{candidate} {_ANSWER[answer]}", style=_STYLE[answer]))
-    unjudged = [rule for rule in verdict.rules if rule.verdict == "inconclusive" and rule.upper is None]
     for rule in verdict.rules:
-        if rule not in unjudged:
+        if not unjudged(rule):
             mark = (f"{rule.verdict:<12}", _STYLE[rule.verdict])
             console.print(Text.assemble("  ", mark, f" {rule.candidate}: {rule.reason}"), soft_wrap=True)
     for line in verdict.unjudged:
         console.print(f"  not judged    {line}", style="yellow", markup=False, soft_wrap=True)
     for line in verdict.not_applicable:
         console.print(f"  n/a           {line}", style="dim", markup=False, soft_wrap=True)
-    if unjudged:
-        console.print(f"  not judged    {len(unjudged)} rules with too few items (see the report)", style="dim")
+    if count := sum(map(unjudged, verdict.rules)):
+        console.print(f"  not judged    {count} rules with too few items (see the report)", style="dim")
 
 
 def print_comparison(comparison: Comparison) -> None:

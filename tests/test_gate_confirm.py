@@ -10,7 +10,9 @@ import pytest
 from awqbench.compare import Cell, compare_tables
 from awqbench.errors import ExitCode
 from awqbench.gate import exit_code, judge
+from awqbench.printing import print_verdict
 from awqbench.record.schema import CellResult, Metric, Verdict
+from awqbench.report import select
 from awqbench.spec import GateSpec
 from awqbench.stats.discordant import DiscordantBounds
 from awqbench.suites.base import item_table
@@ -112,6 +114,18 @@ def test_groups_candidates_and_single_figures_are_found_again() -> None:
         (rule,) = decide(pair, pair, GateSpec(metric="x", margin=0.1, unit="relative")).rules
         assert rule.confirmation.outcome == "confirmed"
         assert rule.confirmation.fresh == (None if kind is SIZE else 20)
+
+
+def test_a_single_figure_that_is_not_confirmed_is_open_and_not_called_too_few(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second = ([cell("reference", "x", [100], SIZE), cell("awq", "x", [size], SIZE)] for size in (130, 100))
+    found = decide(first, second, GateSpec(metric="x", margin=0.1, unit="relative"))
+    assert (found.overall, select.outcome(found.rules[0])) == ("inconclusive", "inconclusive")
+    print_verdict(found)
+    said = capsys.readouterr().out
+    assert "inconclusive awq: x is 30 % worse than for reference" in " ".join(said.split())
+    assert "too few items" not in said
 
 
 def test_exit_codes() -> None:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from awqbench.gate.trial import Trial
-from awqbench.record.schema import VerdictName
+from awqbench.record.schema import RuleResult, VerdictName
+
+_UNJUDGED = ": not judged: "
+
+
+def unjudged(rule: RuleResult) -> bool:
+    """Whether a rule is open because nothing could be tested: a group that is too small, a single cluster. A single
+    figure has no bounds either, but is judged: it is open where it was not confirmed, or lies within the noise floor.
+    """
+    return rule.verdict == "inconclusive" and rule.upper is None and _UNJUDGED in rule.reason
 
 
 def reason(trial: Trial, verdict: VerdictName, needed: int | None, family: int, p_holm: float | None) -> str:
@@ -13,7 +22,7 @@ def reason(trial: Trial, verdict: VerdictName, needed: int | None, family: int, 
     if gate.zero_tolerance:
         limit += " and no loss shown" if _directed(trial) else " and no change shown"
     if trial.unjudged:
-        return f"{_subject(trial)}: not judged: {trial.unjudged}"
+        return f"{_subject(trial)}{_UNJUDGED}{trial.unjudged}"
     seen = f"{_subject(trial)} {_loss(trial)}"
     if trial.point:
         return f"{seen}, {limit} (a single figure without items, compared as it is)"

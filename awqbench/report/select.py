@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatch
 
+from awqbench.gate.wording import unjudged
 from awqbench.record.reader import Cell, Run
 from awqbench.record.schema import Difference, Metric, RuleResult
 
@@ -90,8 +91,8 @@ def rules_of(run: Run, candidate: str | None = None) -> list[RuleResult]:
 
 
 def outcome(rule: RuleResult) -> str:
-    """The verdict, or 'not judged' for a rule without bounds on its loss, such as one on a group that is too small."""
-    return "not judged" if rule.verdict == "inconclusive" and rule.upper is None else rule.verdict
+    """The verdict, or 'not judged' for a rule that could not be tested, such as one on a group that is too small."""
+    return "not judged" if unjudged(rule) else rule.verdict
 
 
 def limit(run: Run, difference: Difference) -> float | None:

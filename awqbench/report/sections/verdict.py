@@ -60,6 +60,7 @@ def _card(run: Run, name: str, most: int) -> Card:
     elif answer in ("fail", "inconclusive"):
         reasons = [sentence(rule) for rule in rules if select.outcome(rule) == answer]
         reasons += _about(run.verdict.unjudged if run.verdict else [], name) if answer == "inconclusive" else []
+        reasons = reasons or [sentence(rule) for rule in rules if select.outcome(rule) == "not judged"]
     elif answer == "pass":
         closest = _closest(rules)
         reasons = [f"closest to its limit: {sentence(closest)}"] if closest else []

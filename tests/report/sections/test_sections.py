@@ -71,6 +71,14 @@ def test_a_reference_that_is_no_yardstick_is_named_where_it_leaves_a_candidate_u
         assert (card.reasons == run.verdict.invalid) == (answer == "invalid")
 
 
+def test_a_card_that_nothing_else_explains_says_what_could_not_be_judged(run: Run) -> None:
+    assert run.verdict is not None
+    run.verdict.candidates["awq"] = "inconclusive"
+    run.verdict.rules = [rule for rule in run.verdict.rules if rule.group == "islands"]
+    (card,) = cards(run)
+    assert ["islands: not judged: 8 items in the group" in reason for reason in card.reasons] == [True]
+
+
 def test_glance_has_a_column_per_compared_backend(run: Run) -> None:
     backends, rows = glance(run)
     assert backends == ["awq", "rtn"]
