@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from awqbench.compare import Cell, compare_tables
 from awqbench.record.schema import CellResult, Comparison, Difference, Metric
+from awqbench.stats import mde
 from awqbench.suites.base import item_table
 
 ROLES = {"reference": "reference", "rtn": "control", "again": "noise"}
@@ -70,6 +71,16 @@ def test_accuracy_with_flips_both_ways() -> None:
     assert found.mde == pytest.approx(2.80 * math.sqrt(0.1 / 100), rel=0.001)
     assert found.ci_low is not None
     assert found.ci_low < -0.08 < found.ci_high < 0
+
+
+def test_the_smallest_effect_of_few_clusters_is_that_of_their_t() -> None:
+    """Five clusters of 40, a fifth of the answers of each flips: the test that must find it has t with 4 df."""
+    before, clusters = np.ones(200), [f"c{i // 40}" for i in range(200)]
+    after = np.where(np.arange(200) % 5 == 0, 0, 1)
+    found = row(table(answers("reference", before, cluster=clusters), answers("awq", after, cluster=clusters)), "awq")
+    assert (found.test, found.clusters) == ("score test with design effect", 5)
+    assert found.mde == pytest.approx(mde(200, flips=0.2, df=4), rel=1e-6)
+    assert found.mde > 1.3 * mde(200, flips=0.2)
 
 
 def test_perplexity_is_a_ratio() -> None:

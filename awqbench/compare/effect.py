@@ -154,7 +154,8 @@ def _smallest(bounds: Bounds) -> float | None:
     """The smallest change these bounds would show with 80 % power; None where the items have no spread to plan with."""
     if isinstance(bounds, DiscordantBounds):
         # Without any flip the rate is not zero but unknown: two in n + 2 is the adjusted interval's guess.
-        return mde(bounds.n, flips=min(1.0, max((bounds.plus + bounds.minus) / bounds.n, 2 / (bounds.n + 2))))
+        flips = min(1.0, max((bounds.plus + bounds.minus) / bounds.n, 2 / (bounds.n + 2)))
+        return mde(bounds.n, flips=flips, df=bounds.df)
     if isinstance(bounds, MeanBounds):
         return mde(1, sd=bounds.se, df=bounds.df) if bounds.se > 0 else None
     if isinstance(bounds, BootstrapBounds):
