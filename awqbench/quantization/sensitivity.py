@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from awqbench.quantization.accounting import ratio
 from awqbench.quantization.blocks import linear_at
-from awqbench.quantization.calibrate import BlockCall, BlockCalls
+from awqbench.quantization.calibrate import BlockCalls
 
 TOKENS = 512
 
@@ -23,13 +23,15 @@ def block_errors(
     """Relative squared error of the block's output when only this linear is rounded, by linear.
 
     `folded` holds the linears' scaled but unrounded weights, `originals` tensors of the dtype the block computes in.
-    The block, which holds the rounded ones, is left as it is. At most `TOKENS` tokens of `hidden` are looked at.
+    The block, which holds the rounded ones, is left as it is. Of `hidden` the first batches are looked at, as many as
+    hold at most `TOKENS` tokens, one at least.
     """
     rounded = {name: linear_at(block, name).weight.data for name in folded}
-    call, states = _sample(calls, hidden)
+    count = max(1, TOKENS // (hidden[0].shape[0] * hidden[0].shape[1]))
+    states = [hidden[index] for index in range(min(count, len(hidden)))]
 
     def outputs() -> list[Tensor]:
-        return [call(block, state).float() for state in states]
+        return [calls.full(block, state).float() for state in states]
 
     errors: dict[str, float | None] = {}
     try:
@@ -47,14 +49,3 @@ def block_errors(
         for name, weight in rounded.items():
             linear_at(block, name).weight.data = weight
     return errors
-
-
-def _sample(calls: BlockCalls, hidden: Sequence[Tensor]) -> tuple[BlockCall, list[Tensor]]:
-    """Whole batches where one is small enough, else the beginnings of as many windows as may be looked at."""
-    first = hidden[0]
-    tokens = first.shape[0] * first.shape[1]
-    if tokens <= TOKENS:
-        return calls.full, [first, *(hidden[index] for index in range(1, min(TOKENS // tokens, len(hidden))))]
-    length = min(32, first.shape[1])
-    windows = [(index, row) for index in range(len(hidden)) for row in range(first.shape[0])][: TOKENS // length]
-    return calls.stretch, [hidden[index][row : row + 1, :length] for index, row in windows]

@@ -63,15 +63,33 @@ def test_the_error_is_the_squared_difference_over_the_squared_output(block: _Blo
     assert block_errors(block, CALLS, hidden, folded, folded)["loud"] == pytest.approx(4 * 16 / signal, rel=1e-4)
 
 
-@pytest.mark.parametrize(("shape", "batches", "tokens"), [((2, 64), 10, 512), ((4, 300), 3, 12 * 32), ((1, 8), 2, 16)])
-def test_at_most_512_tokens_are_looked_at(block: _Block, shape: tuple[int, int], batches: int, tokens: int) -> None:
+@pytest.mark.parametrize(("shape", "batches", "tokens"), [((2, 64), 10, 512), ((1, 600), 3, 600), ((1, 8), 2, 16)])
+def test_whole_batches_of_512_tokens_or_one_are_looked_at(
+    block: _Block, shape: tuple[int, int], batches: int, tokens: int
+) -> None:
     seen: list[int] = []
     handle = block.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0] * args[0].shape[1]))
     folded, _ = _damage(block)
     block_errors(block, CALLS, [torch.randn(*shape, 4)] * batches, folded, folded)
     handle.remove()
     assert sum(seen) == tokens * (1 + len(folded))
-    assert tokens <= 512
+
+
+class _WithPositions(_Block):
+    """A block that is handed the positions of its tokens, as with rotary embeddings: others do not fit."""
+
+    def forward(self, hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        return super().forward(hidden + positions)
+
+
+@pytest.mark.parametrize("length", [16, 600])
+def test_a_batch_is_given_what_belongs_to_its_length(length: int) -> None:
+    block = _WithPositions().requires_grad_(False)
+    calls = BlockCalls(*(BlockCall((torch.arange(float(count)).view(1, count, 1),), {}) for count in (length, 16, 1)))
+    folded, _ = _damage(block)
+    errors = block_errors(block, calls, [torch.randn(1, length, 4)], folded, folded)
+    assert errors["loud"] is not None
+    assert errors["loud"] > 0
 
 
 def test_the_rounded_weights_are_back_when_the_block_fails(block: _Block) -> None:
