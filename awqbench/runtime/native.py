@@ -50,6 +50,8 @@ class NativeModel:
         self.head: Any = head  # the same tensor where they are tied
         if getattr(head, "weight", None) is table:
             self.head = self.embedding
+        elif isinstance(head, QuantizedLinear):
+            takes(head, "the head")
         elif type(head) is nn.Linear and getattr(head, "bias", None) is None:
             self.head = as_stored(head.weight)
         self._held: list[Any] = []

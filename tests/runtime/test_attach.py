@@ -1,6 +1,7 @@
 """The native step gives the model's own logits, and is refused where it would not."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from runtime_steps import assert_close, decoded, ids
 
 from awqbench.backends.torch_engine import TorchEngine, weight_bytes
 from awqbench.errors import BackendUnavailable, UserError
+from awqbench.ops import QuantizedLinear
+from awqbench.quantization.rounding import quantize
 from awqbench.runtime import TransformersDecoding, attach
 from awqbench.runtime.attach import Runtime
 from awqbench.runtime.native import NativeDecoding
@@ -45,6 +48,24 @@ def test_other_packings_and_linears_that_are_not_packed(bits, group, make_model)
     plain = copy.deepcopy(model)
     runtime = attach(model, CPU, "native")
     assert_close(decoded(runtime.begin(2, 12), ids(2, 12), 3), decoded(TransformersDecoding(plain, CPU), ids(2, 12), 3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "group", "name"),
+    [
+        (104, 32, r"native$"),
+        (101, 32, r"transformers: the head has 101 outputs, no multiple of 8"),
+        (104, 8, r"transformers: the head runs on the kernel dequantize"),
+    ],
+)
+@torch.no_grad()
+def test_a_packed_head_is_decoded_natively_where_the_step_multiplies_by_it(rows, group, name, make_model):
+    model = make_model("llama", vocab_size=rows)
+    model.set_output_embeddings(QuantizedLinear(quantize(model.lm_head.weight, 4, group)))
+    plain = copy.deepcopy(model)
+    runtime = attach(model, CPU)
+    assert re.match(name, runtime.name), runtime.name
+    assert_close(decoded(runtime.begin(2, 9), ids(2, 9), 3), decoded(TransformersDecoding(plain, CPU), ids(2, 9), 3))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "mixtral", "cohere", "gpt-neox", "longrope"])
