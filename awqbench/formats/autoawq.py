@@ -41,6 +41,11 @@ def fits(out: int, inputs: int, scheme: Scheme) -> bool:
     return out % PER_WORD == 0 and scheme.groups(inputs) > 0
 
 
+def held(scheme: Scheme) -> Scheme:
+    """Nibbles, whatever the codes use of them, and zero points always."""
+    return Scheme(BITS, scheme.group_size)
+
+
 def pack(quantized: QuantizedTensor, scheme: Scheme) -> dict[str, Tensor]:
     """The three tensors of a linear [out, in] with groups of g.
 

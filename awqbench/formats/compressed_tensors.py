@@ -36,6 +36,11 @@ def fits(out: int, inputs: int, scheme: Scheme) -> bool:
     return scheme.groups(inputs) > 0
 
 
+def held(scheme: Scheme) -> Scheme:
+    """As it is: codes are dense, and only asymmetric linears have zero points."""
+    return scheme
+
+
 def pack(quantized: QuantizedTensor, scheme: Scheme) -> dict[str, Tensor]:
     """The tensors of a linear [out, in] with groups of g and codes of b bits.
 

@@ -38,6 +38,9 @@ class Layout(Readable, Protocol):
     def fits(self, out: int, inputs: int, scheme: Scheme) -> bool:
         """Whether a linear [out, inputs] can be packed."""
 
+    def held(self, scheme: Scheme) -> Scheme:
+        """The scheme by whose arithmetic a linear takes room in the file."""
+
     def pack(self, quantized: QuantizedTensor, scheme: Scheme) -> dict[str, Tensor]:
         """The tensors of a linear, by suffix; `unpack` is the inverse."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from awqbench.errors import UserError
@@ -61,7 +61,9 @@ class Mixing:
 
 
 def bits_per_weight(scheme: Scheme, inputs: int = 4096) -> float:
-    """Codes with their float16 scale, and zero point where there is one, spread over the group."""
+    """Codes with their float16 scale, and zero point where there is one, spread over the group; 16 bits lack both."""
+    if scheme.bits == 16:
+        return 16.0
     extra = 16 + (0 if scheme.symmetric else scheme.bits)
     return scheme.bits + extra * scheme.groups(inputs) / inputs if scheme.groups(inputs) else float(scheme.bits)
 
@@ -74,10 +76,12 @@ def choose(
     `rows` are the linears with name, shape and block_error, the relative squared error of the block's output with this
     linear alone rounded; `shared` names those that read one tensor. These are raised together, since engines fuse them
     (queries, keys and values; gate and up) and then need one precision. N worst are counted by that error before the
-    ones that go with them, as are those that are named; a budget is spent by error per added bit.
+    ones that go with them, as are those that are named; a budget is spent by error per added bit. `scheme` is the one
+    by which all take room (`Layout.held`).
     """
-    cost = {row["name"]: _weights(row) * (mixing.bits - bits_per_weight(scheme, row["shape"][1])) for row in rows}
-    spent = sum(_weights(row) * bits_per_weight(scheme, row["shape"][1]) for row in rows)
+    raised = replace(scheme, bits=mixing.bits)
+    cost = {row["name"]: _bits(row, raised) - _bits(row, scheme) for row in rows}
+    spent = sum(_bits(row, scheme) for row in rows)
     weights, total = sum(map(_weights, rows)), sum(map(_error, rows))
     sets = _sets(rows, shared)
     if mixing.budget is None:
@@ -118,6 +122,11 @@ def _sets(rows: Sequence[Mapping[str, Any]], shared: Sequence[Sequence[str]]) ->
     for row in rows:
         found.setdefault(first.get(row["name"], row["name"]), []).append(row)
     return list(found.values())
+
+
+def _bits(row: Mapping[str, Any], scheme: Scheme) -> float:
+    """What a linear takes."""
+    return _weights(row) * bits_per_weight(scheme, row["shape"][1])
 
 
 def _weights(row: Mapping[str, Any]) -> int:

@@ -169,7 +169,7 @@ def _metadata(plan: Plan, workspace: Workspace, calibration: Mapping[str, Any] |
         "linears": rows,
         "groups": groups,
         "kept": plan.kept,
-        "mixed": choose(rows, [row["linears"] for row in groups], job.scheme, job.mixing)
+        "mixed": choose(rows, [row["linears"] for row in groups], plan.storage.layout.held(job.scheme), job.mixing)
         if job.mixing.wanted
         else None,
         "warnings": warnings,

@@ -57,7 +57,7 @@ class Job:
         if self.indivisible not in ("error", "keep"):
             raise unknown_choice("indivisible policy", self.indivisible, ("error", "keep"))
         layout(self.layout).refuse(self.scheme)
-        self.mixing.check(self.scheme)
+        self.mixing.check(layout(self.layout).held(self.scheme))
         if self.mixing.wanted and self.mixing.bits < 16:
             layout(self.layout).refuse(Scheme(self.mixing.bits, self.recipe.group_size, self.recipe.symmetric))
         if self.windows is None and self.recipe.method != "rtn":

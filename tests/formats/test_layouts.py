@@ -1,7 +1,10 @@
 import pytest
+import torch
 
 from awqbench.errors import UserError
 from awqbench.formats.layouts import LAYOUTS, Scheme, layout
+from awqbench.quantization.mixed import bits_per_weight
+from awqbench.quantization.rounding import quantize
 
 
 def test_layouts_by_name():
@@ -29,3 +32,14 @@ def test_a_scheme_says_what_it_is():
 def test_groups_of_a_row():
     assert [Scheme(4, 32).groups(inputs) for inputs in (32, 96, 48)] == [1, 3, 0]
     assert Scheme(4, -1).groups(50) == 1
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize(
+    ("name", "bits"), [("autoawq", 2), ("autoawq", 4), *(("compressed-tensors", b) for b in (2, 3, 4, 8))]
+)
+def test_what_a_linear_takes_is_what_its_held_scheme_says(name, bits, symmetric):
+    scheme, weight = Scheme(bits, 32, symmetric), torch.randn(64, 96)
+    packed = layout(name).pack(quantize(weight, bits, 32, symmetric), scheme)
+    taken = sum(tensor.nbytes for suffix, tensor in packed.items() if suffix != "weight_shape")
+    assert 8 * taken / weight.numel() == bits_per_weight(layout(name).held(scheme), 96)

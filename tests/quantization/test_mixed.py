@@ -35,7 +35,11 @@ def test_a_budget_is_spent_by_error_per_bit_and_kept() -> None:
     assert table["bits_per_weight"] <= 7.0
     everything = choose(ROWS, [], SCHEME, Mixing(budget=16.0, bits=8))
     assert len(everything["linears"]) == 4
-    assert everything["bits_per_weight"] == pytest.approx(8.0)
+    assert everything["bits_per_weight"] == pytest.approx(8 + (16 + 8) / 64)  # they have scales and zero points too
+    assert everything["linears"][0]["added_bytes"] == 64 * 128 * (8.375 - 4.3125) / 8
+    some = choose(ROWS, [], SCHEME, Mixing(budget=7.0, bits=8))
+    assert [each["name"] for each in some["linears"]] == ["b", "a"]
+    assert some["bits_per_weight"] == pytest.approx(4.3125 + 12288 / 20480 * (8.375 - 4.3125))
 
 
 def test_ties_go_by_name() -> None:
