@@ -16,6 +16,7 @@ from torch import nn
 from awqbench import __version__
 from awqbench.errors import UserError, unknown_choice
 from awqbench.formats.layouts import Scheme, layout
+from awqbench.formats.settings import CONFIG
 from awqbench.modeling.experts import disk_names, unfuse_experts
 from awqbench.modeling.skeleton import skeleton
 from awqbench.modeling.weights import Weights
@@ -90,11 +91,12 @@ class Plan:
     def fingerprint(self, threads: int) -> dict[str, Any]:
         """All that the finished blocks depend on."""
         job = self.job
-        sources = sorted({entry.file for entry in self.storage.weights.files.entries.values()})
+        sources = {entry.file for entry in self.storage.weights.files.entries.values()}
+        sources |= {job.model_dir / CONFIG, *job.model_dir.glob("*.py")}
         return {
             "recipe": asdict(job.recipe),
-            "model": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sources],
-            "calibration": job.windows.sha256 if job.windows else None,
+            "model": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(sources)],
+            "calibration": [job.windows.sha256, list(job.windows.ids.shape)] if job.windows else None,
             "format": self.storage.layout.name,
             "mixed precision": job.mixing.wanted,
             "kept linears": self.kept,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +102,26 @@ def test_unfinished_work_asks_for_resume_and_for_the_same_recipe(
     assert done["resumed_blocks"] == 1
     quantize_model(llama_folder, tmp_path / "whole", recipe, windows=windows)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_unfinished_work_is_no_other_windows_nor_another_configurations(
+    llama_folder: Path, ids: torch.Tensor, tmp_path: Path
+) -> None:
+    model, out = shutil.copytree(llama_folder, tmp_path / "model"), tmp_path / "out"
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    recipe, windows = Recipe(method="awq", group_size=32), cut_windows(ids[:128], 4, 32)
+    with pytest.raises(KeyboardInterrupt):
+        quantize_model(model, out, recipe, windows=windows, progress=stop)
+    with pytest.raises(UserError, match="another calibration"):  # the same ids, cut otherwise
+        quantize_model(model, out, recipe, windows=cut_windows(ids[:128], 2, 64), resume=True)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.1}))
+    with pytest.raises(UserError, match="another model"):
+        quantize_model(model, out, recipe, windows=windows, resume=True)
 
 
 _LIMITED = """
