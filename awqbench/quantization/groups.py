@@ -121,7 +121,17 @@ class _Finder:
         names = [name for name, _ in self.block.named_modules()]
         if asked.absorber not in names:
             raise UserError(f"overrides: a block with {reading.names[0]} has no module {asked.absorber!r}")
-        rows = self._from_rows(asked.absorber, reading) if asked.form == "rows" else None
+        widths = {name: input_weight(self.block, name).shape[1] for name in reading.names}
+        width = widths[reading.names[0]]
+        if len(set(widths.values())) > 1:
+            raise UserError(f"overrides: no group reads one tensor whose readers have {widths} inputs")
+        channels = min((len(parameter) for parameter in self._own(asked.absorber)), default=0)
+        rows = self._from_rows(asked.absorber, reading) if channels and asked.form == "rows" else None
+        if rows is None and channels < width:
+            raise UserError(
+                f"overrides: {asked.absorber!r} has {channels} channels to divide, {reading.names[0]} reads {width}"
+                " (allowed: a norm or a linear that makes what is read)"
+            )
         yield rows or Absorber(asked.absorber, asked.form)
 
     def _candidates(self, reading: Reading) -> Iterator[Absorber]:

@@ -100,7 +100,7 @@ def read_overrides(path: Path | None) -> Overrides:
 def _parse(content: dict[str, Any]) -> Overrides:
     _keys("", content, ("group", "skip"))
     groups, skip = content.get("group", []), content.get("skip", {})
-    if not isinstance(groups, list) or not isinstance(skip, dict):
+    if not isinstance(groups, list) or not all(isinstance(each, dict) for each in (*groups, skip)):
         raise UserError("group and skip are tables (allowed: [[group]] and [skip])")
     _keys("skip.", skip, ("linears",))
     return Overrides(tuple(map(_group, groups)), patterns("skip.linears", skip.get("linears", [])))

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from awqbench.errors import UserError
 from awqbench.modeling.experts import unfuse_experts
-from awqbench.quantization.absorb import scale_inputs
+from awqbench.quantization.absorb import Form, scale_inputs
 from awqbench.quantization.blocks import find_blocks, linears_of, routers, unreachable, untranspose
 from awqbench.quantization.calibrate import BlockCall, BlockCalls
 from awqbench.quantization.groups import NOT_FINITE, REPEATED, UNPROVED, Group, find_groups, shared_inputs
@@ -301,6 +302,30 @@ def test_a_block_that_overflows_is_named_and_left_alone(build: Build, capture: C
     groups = find_groups(block, calls, hidden * float("nan"), list(linears_of(block, "")))
     assert {group.reason for group in groups} == {NOT_FINITE}
     assert not any(group.absorber for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("readers", "absorber", "form", "message"),
+    [
+        (
+            "o_proj",
+            "self_attn.k_proj",
+            "weight",
+            "'self_attn.k_proj' has 32 channels to divide, self_attn.o_proj reads 64",
+        ),
+        ("o_proj", "self_attn.k_proj", "rows", "'self_attn.k_proj' has 32 channels to divide"),
+        ("o_proj", "self_attn", "rows", "'self_attn' has 0 channels to divide"),
+        ("o_proj", "mlp.act_fn", "weight", "'mlp.act_fn' has 0 channels to divide"),
+        ("re:.*(o|down)_proj", "input_layernorm", "weight", "'self_attn.o_proj': 64, 'mlp.down_proj': 128"),
+    ],
+)
+def test_an_absorber_that_cannot_be_one_is_named(
+    build: Build, capture: Capture, ids: Tensor, readers: str, absorber: str, form: Form, message: str
+) -> None:
+    block, calls, hidden = first_block(build, capture, ids, "llama")
+    asked = Overrides((GroupOverride((readers,), absorber, form, proved=False),))
+    with pytest.raises(UserError, match=message):
+        find_groups(block, calls, hidden, list(linears_of(block, "")), overrides=asked)
 
 
 class Copying(nn.Module):

@@ -47,6 +47,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ("[skip]\nlinears = 'x'", r"skip.linears is 'x' \(allowed: a list of names"),
         ("[skip]\nlinears = ['re:(']", r"'re:\(' is no regular expression"),
         ("group = 3", "group and skip are tables"),
+        ("group = ['a']", "group and skip are tables"),
         ("[[group]]\nabsorber = 'n'\nform = 'rows'", r"a \[\[group\]\] lacks readers"),
         ("[[group]]\nreaders = ['a']\nabsorber = 'n'\nform = 'row'", "unknown form 'row'; did you mean 'rows'"),
         ("[[group]]\nreaders = ['a']\nabsorber = 1\nform = 'rows'", r"group.absorber is 1 \(allowed: a name\)"),
