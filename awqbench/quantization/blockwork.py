@@ -45,6 +45,10 @@ class BlockWorker:
         calls = self._calls[index] if job.windows else None  # before the block's weights are there: it runs the first
         weights.load(prefix, job.device)
         module = weights.model.get_submodule(prefix)
+        for name, parameter in module.named_parameters(prefix):
+            if not parameter.isfinite().all():
+                kind = str(job.dtype).removeprefix("torch.")
+                raise UserError(f"{name} of {job.model_dir} holds values that are not finite in {kind}")
         transposed = {f"{prefix}.{name}" for name in untranspose(module)}
         unfuse_experts(module)
         names = [name for name in linears_of(module, "") if f"{prefix}.{name}" not in plan.kept]

@@ -319,6 +319,21 @@ def test_a_truncated_shard_is_named(llama_folder: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("layout", ["autoawq", "compressed-tensors"])
+@pytest.mark.parametrize("method", ["rtn", "awq"])
+def test_weights_that_are_not_finite_are_named(
+    build: Callable[..., Any], windows: Windows, tmp_path: Path, method: Any, layout: str
+) -> None:
+    model = build("llama")
+    model.model.layers[1].mlp.up_proj.weight.data[3, 5] = torch.nan
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match=r"layers\.1\.mlp\.up_proj\.weight of .*model holds values that are not finite"):
+        quantize_model(
+            tmp_path / "model", tmp_path / "out", Recipe(method=method, group_size=32), windows=windows, layout=layout
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_half_precision_sources_stay_half_unless_a_value_would_change(
     build: Callable[..., Any], windows: Windows, tmp_path: Path
 ) -> None:
