@@ -118,10 +118,9 @@ class Architecture:
         """Divisors of the rotary frequencies for `llama3` scaling (Llama 3.1), float32 [head_dim / 2]; None else."""
         if self.rope["rope_type"] != "llama3":
             return None
-        rope = {key: float(value) for key, value in self.rope.items() if key != "rope_type"}
-        original, factor = rope["original_max_position_embeddings"], rope["factor"]
-        wavelength = 2 * math.pi * rope["rope_theta"] ** (np.arange(0, self.head_dim, 2) / self.head_dim)
-        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        keys = ("rope_theta", "original_max_position_embeddings", "factor", "low_freq_factor", "high_freq_factor")
+        theta, original, factor, low, high = (float(self.rope[key]) for key in keys)
+        wavelength = 2 * math.pi * theta ** (np.arange(0, self.head_dim, 2) / self.head_dim)
         # 0 where a rotation is so slow that its frequency is divided, 1 where it stays, a straight line between.
         kept = np.clip((original / wavelength - low) / (high - low), 0, 1)
         return (1 / ((1 - kept) / factor + kept)).astype(np.float32)

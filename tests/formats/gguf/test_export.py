@@ -197,5 +197,12 @@ def test_rotary_parameters_where_transformers_4_put_them():
     }  # fmt: skip
     found = Architecture.of(sizes)
     assert (found.rope["rope_type"], found.rope["rope_theta"], found.kv_heads, found.head_dim) == ("linear", 5e5, 2, 32)
+    # As transformers wrote it for a while, the kind twice, and with what it leaves to its default.
+    scaling = {
+        "type": "llama3", "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32, "attention_factor": None,
+    }  # fmt: skip
+    factors = Architecture.of({**sizes, "rope_scaling": scaling}).rope_factors()
+    assert (factors[0], factors[-1], len(factors)) == (1.0, 8.0, 16)
     with pytest.raises(UserError, match="does not say vocab_size"):
         Architecture.of({key: value for key, value in sizes.items() if key != "vocab_size"})
