@@ -148,16 +148,17 @@ def linear(
     the best of this processor. Below `dense_from` rows each result is summed in one fixed order, whatever the number of
     threads and rows; above, torch.mm sums. RuntimeError where the last dimension of x isn't K.
     """
+    kind = TYPES.get(x.dtype)
+    if kind is None:
+        bias = None if bias is None else bias.float()
+        out = linear(x.float(), codes, scales, zeros, bias, group_size, width, dense_from=dense_from, isa=isa)
+        return out.to(x.dtype)
     pointer = None if bias is None else bias.data_ptr()
     bias_type = 0 if bias is None else TYPES[bias.dtype]
     shape: tuple[int, int] = zeros.shape  # type: ignore[assignment]
     layer = _layer(
         codes.data_ptr(), scales.data_ptr(), zeros.data_ptr(), pointer, shape, group_size, width, bias_type, isa
     )
-    kind = TYPES.get(x.dtype)
-    if kind is None:
-        out = linear(x.float(), codes, scales, zeros, bias, group_size, width, dense_from=dense_from, isa=isa)
-        return out.to(x.dtype)
     *leading, k = x.shape
     if k != layer.k:
         raise RuntimeError(f"x has {k} columns where the weight has {layer.k}")

@@ -56,6 +56,14 @@ def test_module_to_keeps_the_scales(kernel, make_quantized):
     assert layer(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_layer_in_float64(kernel, make_quantized):
+    layer, x = QuantizedLinear(make_quantized(16, 64, 32), torch.ones(16), kernel=kernel).double(), torch.randn(2, 64)
+    found, single = layer(x.double()), QuantizedLinear(layer.to_quantized(), torch.ones(16), kernel=kernel)(x)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), single, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("bits", "codes"), [(2, 128 * 128), (4, 128 * 128), (8, 128 * 256)])
 def test_only_packed_weights_are_held(bits, codes, make_quantized):
     layer = QuantizedLinear(make_quantized(128, 256, 64, bits))
