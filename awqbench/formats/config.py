@@ -16,28 +16,34 @@ if TYPE_CHECKING:  # planning reads this file, and transformers' models take sec
     from transformers import PretrainedConfig, PreTrainedModel
 
 
+# transformers 4 scales the angles of their full attention alone by what stands at top level, and 5 reads it so too.
+_SCALE_FULL = ("gemma3_text", "olmo3")
+
+
 def export_config(model: PreTrainedModel, *, dtype: str, quantization: Mapping[str, Any]) -> dict[str, Any]:
     """The model's configuration as JSON data, with `quantization` (see `Layout.config`) as its quantization_config."""
     config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
     config.pop("_name_or_path", None)
-    config |= _rope_for_transformers_4(config)
+    for part in (config, config.get("text_config") or {}):
+        part |= _rope_for_transformers_4(part)
     config["architectures"] = [type(model).__name__]
     config["dtype"] = dtype
     config[QUANTIZATION] = dict(quantization)
     return config
 
 
-def _rope_for_transformers_4(config: dict[str, Any]) -> dict[str, Any]:
+def _rope_for_transformers_4(config: Mapping[str, Any]) -> dict[str, Any]:
     """transformers 5 keeps rotary parameters in `rope_parameters`; 4 reads them at top level, else assumes 10000."""
     rope = config.get("rope_parameters") or {}
     extra: dict[str, Any] = {}
-    if isinstance(rope.get("full_attention"), dict):  # a table per kind of layer, as in Gemma 3
+    if layered := isinstance(rope.get("full_attention"), dict):  # a table per kind of layer, as in Gemma 3
         if "rope_theta" in (rope.get("sliding_attention") or {}):
             extra["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
         rope = rope["full_attention"]
-    elif rope.get("rope_type", "default") != "default":
+    # Of other models with tables 5 would take what stands at top level for that of every kind of layer.
+    if rope.get("rope_type", "default") != "default" and (not layered or config.get("model_type") in _SCALE_FULL):
         extra["rope_scaling"] = rope
-    for key in ("rope_theta", "partial_rotary_factor"):
+    for key in ("rope_theta", *(() if layered else ("partial_rotary_factor",))):
         if rope.get(key) is not None:
             extra[key] = rope[key]
     if config.get("model_type") == "gpt_neox":

@@ -1,13 +1,15 @@
+import copy
 import json
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig, Olmo3Config
 
 from awqbench.errors import UserError
-from awqbench.formats.config import _rope_for_transformers_4, layout_of, read_config, read_schemes
+from awqbench.formats.config import _rope_for_transformers_4, export_config, layout_of, read_config, read_schemes
 from awqbench.formats.layouts import Scheme, layout
 from awqbench.formats.load import load_quantized
+from awqbench.modeling.skeleton import parameters_on_meta
 
 IDS = torch.arange(2, 11)[None]
 
@@ -40,6 +42,34 @@ def test_rope_per_kind_of_layer():
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
     }
     assert _rope_for_transformers_4({"rope_parameters": rope}) == {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
+
+
+def test_only_what_transformers_5_reads_back_alike_is_said_of_layers_with_tables_of_their_own():
+    full = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+    rope = {"full_attention": full, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    for kind in (Gemma3TextConfig, Olmo3Config):
+        written = {"model_type": kind.model_type, "rope_parameters": copy.deepcopy(rope)}
+        written |= _rope_for_transformers_4(written)
+        assert written["rope_scaling"] == full
+        assert kind.from_dict(written).rope_parameters == rope
+    rope["full_attention"] |= {"rope_type": "proportional", "partial_rotary_factor": 0.5}
+    extra = _rope_for_transformers_4({"model_type": "another", "rope_parameters": rope})
+    assert extra == {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
+
+
+def test_the_rope_of_a_text_model_within_another_stands_in_its_own_part():
+    text = Gemma3TextConfig(
+        vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, head_dim=8,
+        rope_parameters={"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}},
+    )  # fmt: skip
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    with parameters_on_meta():
+        model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text.to_dict(), vision_config=vision))
+    config = export_config(model, dtype="float32", quantization={})
+    assert config["text_config"]["rope_scaling"]["factor"] == 8.0
+    assert config["text_config"]["rope_theta"] == 1e6
+    assert Gemma3Config.from_dict(config).text_config.rope_parameters == text.rope_parameters
 
 
 def test_models_without_rotary_embeddings(written):
