@@ -7,7 +7,7 @@ what is new. A suite that has no budget has no other items, and is measured on t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from awqbench.api import measure
@@ -16,7 +16,7 @@ from awqbench.executors.local import Watcher
 from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import Run, load_run
 from awqbench.record.schema import RuleResult
-from awqbench.score import judge_run, spec_of
+from awqbench.score import confirmation_of, judge_run, spec_of
 from awqbench.spec import CacheSpec, NoiseFloorSpec, ParitySpec, RunSpec
 from awqbench.watch import Silent
 
@@ -24,18 +24,20 @@ from awqbench.watch import Silent
 def confirm(path: str | Path, policy: str | Path | None = None, *, watcher: Watcher | None = None) -> Run:
     """Measure a judged run's failures a second time and judge it again; returns the run with the new verdict.
 
-    Nothing is measured where nothing failed. A finished confirmation of the same cells is kept. With the run's own
-    policy the verdict and the reports in the run directory are written anew. Raises UserError as `run` and
-    `judge_run` do.
+    Nothing is measured where nothing failed. A finished confirmation of the same cells is kept, also where it was of
+    failures by other rules. With the run's own policy the verdict and the reports in the run directory are written
+    anew. Raises UserError as `run` and `judge_run` do.
     """
     run = load_run(path)
     judge_run(run, policy, write=False)
-    failed = failures(run)
+    failed = {(rule.candidate, rule.suite) for rule in failures(run)}
     if failed:
+        again = confirmation_of(run) or []
+        failed |= {(c.result.backend, c.result.suite) for c in again if c.result.role != "reference"}
         place = RunDirectory(run.path)
         cells = {f"{c.result.backend}/{c.result.suite}": c.result.key for c in run.cells}
         # With the reference's, where it has one: a failure against another reference was not confirmed.
-        sides = {f"{name}/{rule.suite}" for rule in failed for name in (rule.candidate, spec_of(run).reference)}
+        sides = {f"{name}/{suite}" for candidate, suite in failed for name in (candidate, spec_of(run).reference)}
         confirms = {cell: cells[cell] for cell in sorted(sides & cells.keys())}
         measure(confirmation_spec(run, failed), place.confirmation, watcher or Silent(), confirms)
         run = load_run(path)
@@ -57,12 +59,12 @@ def failures(run: Run) -> list[RuleResult]:
     ]
 
 
-def confirmation_spec(run: Run, failed: Sequence[RuleResult]) -> RunSpec:
-    """The spec of the second measurement: the failed suites' next draw, for those that failed them, without rules."""
+def confirmation_spec(run: Run, failed: Iterable[tuple[str, str]]) -> RunSpec:
+    """The spec of the second measurement: the next draw of the failed (candidate, suite), without rules."""
     spec = spec_of(run)
     by_suite: dict[str, set[str]] = {}
-    for rule in failed:
-        by_suite.setdefault(rule.suite, set()).add(rule.candidate)
+    for candidate, suite in failed:
+        by_suite.setdefault(suite, set()).add(candidate)
     needed = {spec.reference, *(name for names in by_suite.values() for name in names)}
     needed |= {owner for name in needed if (owner := spec.backends[name].weights)}
     checkpoints = RunDirectory(run.path.resolve())
@@ -74,8 +76,8 @@ def confirmation_spec(run: Run, failed: Sequence[RuleResult]) -> RunSpec:
         if name in needed
     }
     suites = {
-        name: suite.model_copy(update={"draw": suite.draw + 1, "backends": sorted(by_suite[name])})
-        for name, suite in spec.suites.items()
+        name: table.model_copy(update={"draw": table.draw + 1, "backends": sorted(by_suite[name])})
+        for name, table in spec.suites.items()
         if name in by_suite
     }
     return spec.model_copy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +18,36 @@ from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import load_run
 from awqbench.record.schema import CellResult, Manifest, Metric
 from awqbench.score import judge_run, rescore
+from awqbench.spec import RunSpec
 from awqbench.suites.base import item_table
 
-RULES: list[dict[str, Any]] = [{"metric": "perplexity/*", "margin": 0.05, "unit": "relative"}]
+RULES: list[dict[str, Any]] = [{"metric": "perplexity/first", "margin": 0.05, "unit": "relative"}]
+SUITES = ("first", "second")
 
 
 def write_run(root: Path, gates: list[dict[str, Any]], loss: float = 0.0) -> Path:
-    """Two cells of one suite; `loss` is the candidate's on every window, nats."""
-    spec = {"suites": {"perplexity": {}}, "backends": {"reference": {"kind": "reference"}, "awq": {"kind": "awq"}}}
+    """Two cells on each of two suites; `loss` is the candidate's on every window, nats."""
+    backends = {"reference": {"kind": "reference"}, "awq": {"kind": "awq"}}
+    spec = {"suites": {name: {"kind": "perplexity", "windows": 20} for name in SUITES}, "backends": backends}
     manifest = Manifest(
         awqbench_version="0", created="now", finished="now", spec=spec, spec_hash="s", policy_hash="p", model={},
         gates=gates,
     )  # fmt: skip
     write_model(root / "manifest.json", manifest)
-    for name, role, shift in (("reference", "reference", 0.0), ("awq", "candidate", loss)):
-        scores = np.linspace(2.9, 3.1, 20) + shift
-        rows = [{"metric": "perplexity/t", "item_id": f"w{i:02d}", "score": s} for i, s in enumerate(scores)]
-        metric = Metric(
-            id="perplexity/t", value=float(np.exp(scores.mean())), unit="perplexity", n=20, protocol="p",
-            higher_is_better=False, pairing="log-ratio",
-        )  # fmt: skip
-        result = CellResult(
-            backend=name, suite="perplexity", kind="perplexity", role=role, key=str(loss), status="ok", metrics=[metric]
-        )
-        write_model(RunDirectory(root).cell(name, "perplexity") / "result.json", result)
-        item_table(rows).to_parquet(RunDirectory(root).cell(name, "perplexity") / "items.parquet")
+    for suite in SUITES:
+        for name, role, shift in (("reference", "reference", 0.0), ("awq", "candidate", loss)):
+            scores = np.linspace(2.9, 3.1, 20) + shift
+            id, folder = f"perplexity/{suite}", RunDirectory(root).cell(name, suite)
+            metric = Metric(
+                id=id, value=float(np.exp(scores.mean())), unit="perplexity", n=20, protocol="p",
+                higher_is_better=False, pairing="log-ratio",
+            )  # fmt: skip
+            result = CellResult(
+                backend=name, suite=suite, kind="perplexity", role=role, key=str(loss), status="ok", metrics=[metric]
+            )
+            write_model(folder / "result.json", result)
+            rows = [{"metric": id, "item_id": f"w{i:02d}", "score": score} for i, score in enumerate(scores)]
+            item_table(rows).to_parquet(folder / "items.parquet")
     return root
 
 
@@ -70,14 +76,26 @@ def test_rules_that_fit_nothing_leave_no_earlier_verdict(tmp_path: Path, rendere
     assert load_run(tmp_path).comparison is not None
 
 
-def test_a_confirmation_against_another_reference_is_not_heard(
-    tmp_path: Path, rendered: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def measure(spec: Any, out: Path, watcher: Any, confirms: dict[str, str]) -> None:
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
+    """The specs that were measured again; what is found is the same loss on the suites of the spec."""
+    specs: list[RunSpec] = []
+
+    def measure(spec: RunSpec, out: Path, watcher: Any, confirms: dict[str, str]) -> None:
+        specs.append(spec)
         manifest = load_run(write_run(out, [], loss=1.0)).manifest
         write_model(out / "manifest.json", manifest.model_copy(update={"confirms": confirms}))
+        for suite in {*SUITES} - spec.suites.keys():
+            for backend in ("reference", "awq"):
+                shutil.rmtree(RunDirectory(out).cell(backend, suite))
 
     monkeypatch.setattr(awqbench.confirmation, "measure", measure)
+    return specs
+
+
+def test_a_confirmation_against_another_reference_is_not_heard(
+    tmp_path: Path, rendered: list[Any], measured: list[RunSpec]
+) -> None:
     rescore(write_run(tmp_path, RULES, loss=1.0))
     found = confirm(tmp_path)
     assert found.verdict is not None
@@ -85,7 +103,21 @@ def test_a_confirmation_against_another_reference_is_not_heard(
     for name in ("reference", "awq"):
         write_run(tmp_path, RULES, loss=1.0)
         assert judge_run(load_run(tmp_path), write=False).rules[0].confirmation is not None
-        cell = RunDirectory(tmp_path).cell(name, "perplexity")
-        result = next(c.result for c in load_run(tmp_path).cells if c.result.backend == name)
+        cell = RunDirectory(tmp_path).cell(name, "first")
+        result = CellResult.model_validate_json((cell / "result.json").read_text())
         write_model(cell / "result.json", result.model_copy(update={"key": "measured again"}))
         assert judge_run(load_run(tmp_path), write=False).rules[0].confirmation is None
+
+
+def test_confirming_by_other_rules_keeps_what_was_confirmed(
+    tmp_path: Path, rendered: list[Any], measured: list[RunSpec]
+) -> None:
+    rescore(write_run(tmp_path / "run", RULES, loss=1.0))
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[[gates]]\nmetric = "perplexity/second"\nmargin = 0.05\nunit = "relative"\n')
+    confirm(tmp_path / "run")
+    confirm(tmp_path / "run", policy)
+    assert [[*spec.suites] for spec in measured] == [["first"], ["first", "second"]]
+    (rule,) = judge_run(load_run(tmp_path / "run"), write=False).rules
+    assert rule.confirmation is not None
+    assert rule.confirmation.outcome == "confirmed"
