@@ -271,6 +271,19 @@ def test_a_metric_without_a_better_side_needs_a_two_sided_rule() -> None:
     assert decide(swapped, GateSpec(metric="*", margin=0.3, sided="two")).overall == "pass"
 
 
+@pytest.mark.parametrize("kind", [RATE, {**RATE, "unit": "s", "higher_is_better": False}, PPL])
+def test_two_sides_are_as_far_apart_as_the_rule_says(kind: dict[str, Any]) -> None:
+    """10 % less is farther than 10 % more in logarithms, on which ratios are tested."""
+    spread = np.linspace(-0.002, 0.002, 60)
+    for change in (-0.105, -0.096, 0.096, 0.105):
+        logs = {"reference": spread, "awq": spread[::-1] + np.log1p(change)}
+        cells = [cell(name, "m", x if kind is PPL else np.exp(x), kind) for name, x in logs.items()]
+        (rule,) = decide(cells, GateSpec(metric="*", margin=0.1, unit="relative", sided="two")).rules
+        assert rule.verdict == ("fail" if abs(change) > 0.1 else "pass"), rule.reason
+        (rule,) = decide(cells, GateSpec(metric="*", margin=0.9, unit="relative", sided="two")).rules
+        assert rule.verdict == "pass"
+
+
 @pytest.mark.parametrize("broken", ["reference", "awq"])
 def test_a_failed_cell_makes_the_measurement_invalid(broken: str) -> None:
     cells = accuracy(0, 500)

@@ -85,15 +85,15 @@ def _needed(trial: Trial, family: int) -> int | None:
         return None
     gate, seen = trial.gate, trial.bounds.estimate
 
-    def planned(margin: float) -> int | None:
+    def planned(margin: float, gain: float) -> int | None:
         assert trial.bounds is not None
-        beyond = seen > margin or (gate.sided == "two" and seen < -margin)
+        beyond = seen > margin or (gate.sided == "two" and seen < -gain)
         alpha = gate.alpha / family if beyond else gate.alpha
-        return items_needed(trial.bounds, trial.n, margin, alpha, sided=gate.sided)
+        return items_needed(trial.bounds, trial.n, margin, alpha, sided=gate.sided, gain=gain)
 
-    plans = [planned(trial.margin)]
+    plans = [planned(trial.margin, trial.gain)]
     if gate.zero_tolerance and (seen > 0 or (gate.sided == "two" and seen < 0)):
-        plans.append(planned(0.0))
+        plans.append(planned(0.0, 0.0))
     return min((plan for plan in plans if plan is not None), default=None)
 
 

@@ -9,6 +9,8 @@ from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.record.schema import Metric
 from awqbench.spec import GateSpec
 
+_FARTHEST = 700.0  # the exponential of more is no float
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -34,11 +36,21 @@ class Scale:
             raise UserError(f"a margin of {self.text(margin)} of what should be high can never be exceeded")
         return -math.log1p(-share)
 
+    def tested_gain(self, margin: float) -> float:
+        """How far a change may go the other way on the tested scale, for a rule of two sides: logarithms are not
+        symmetric, -10 % is farther than +10 %."""
+        if not self.logarithmic:
+            return self.tested(margin)
+        share = margin if self.relative else margin / self._base()
+        if self.sign < 0:
+            return math.log1p(share)
+        return -math.log1p(-share) if share < 1 else _FARTHEST
+
     def shown(self, loss: float) -> float:
         """A loss on the tested scale, as the rule states margins."""
         if not self.logarithmic:
             return loss / self._base() if self.relative else loss
-        share = math.expm1(min(loss, 700.0)) if self.sign > 0 else -math.expm1(min(-loss, 700.0))
+        share = math.expm1(min(loss, _FARTHEST)) if self.sign > 0 else -math.expm1(min(-loss, _FARTHEST))
         return share if self.relative else share * self._base()
 
     @property

@@ -44,6 +44,11 @@ class Trial:
     group: str | None = None
 
     @property
+    def gain(self) -> float:
+        """How far a change may go the other way under a rule of two sides, on the tested scale."""
+        return self.scale.tested_gain(self.gate.margin)
+
+    @property
     def few(self) -> bool:
         """Whether items planned from these are a lower bound."""
         return self.clusters is not None and self.clusters < FEW_CLUSTERS
@@ -76,7 +81,7 @@ def metric_trial(gate: GateSpec, cell: Cell, baseline: Cell, metric: Metric, see
     effect = measure_effect(baseline, cell, metric, sign=sign, cluster=gate.cluster, seed=seed)
     scale = scale_for(gate, metric, effect.baseline_value, sign)
     margin = scale.tested(gate.margin)
-    decision = _decide(effect.bounds, margin, gate) if effect.bounds else None
+    decision = _decide(effect.bounds, margin, gate, scale) if effect.bounds else None
     point = metric.pairing == "none"
     return Trial(
         gate,
@@ -157,7 +162,7 @@ def _group_trial(
         n,
         clusters,
         bounds,
-        _decide(bounds, margin, gate) if bounds else None,
+        _decide(bounds, margin, gate, scale) if bounds else None,
         unjudged=unjudged,
         small=small,
         attribute=attribute,
@@ -165,9 +170,9 @@ def _group_trial(
     )
 
 
-def _decide(bounds: Bounds, margin: float, gate: GateSpec) -> Decision:
+def _decide(bounds: Bounds, margin: float, gate: GateSpec, scale: Scale) -> Decision:
     """The margin's decision; under zero tolerance p_worse is that of any loss at all."""
-    decision = decide(bounds, margin, gate.alpha, gate.sided)
+    decision = decide(bounds, margin, gate.alpha, gate.sided, scale.tested_gain(gate.margin))
     if not gate.zero_tolerance:
         return decision
     return replace(decision, p_worse=decide(bounds, 0.0, gate.alpha, gate.sided).p_worse)

@@ -25,46 +25,57 @@ class Decision:
     p_noninferior: float
 
 
-def decide(bounds: Bounds, margin: float, alpha: float, sided: Literal["one", "two"] = "one") -> Decision:
+def decide(
+    bounds: Bounds, margin: float, alpha: float, sided: Literal["one", "two"] = "one", gain: float | None = None
+) -> Decision:
     """Pass when the loss is shown to be within the margin, fail when it is shown to be beyond it.
 
     one: non-inferiority, only a loss counts. two: equivalence, a change of either sign counts (two one-sided tests,
-    Schuirmann 1987; failing looks at both tails, so its p is doubled).
+    Schuirmann 1987; failing looks at both tails, so its p is doubled); `gain` is how far it may go the other way, by
+    default as far.
     """
+    gain = margin if gain is None else gain
     lower, upper = bounds.lower(alpha), bounds.upper(alpha)
     p_worse, p_noninferior = bounds.p_greater(margin), bounds.p_less(margin)
     # Only a loss known without any uncertainty (identical outputs) can sit exactly on its bound.
     within = upper <= margin
     if sided == "two":
-        p_worse = min(1.0, 2 * min(p_worse, bounds.p_less(-margin)))
-        p_noninferior = max(p_noninferior, bounds.p_greater(-margin))
-        within = within and lower >= -margin
+        p_worse = min(1.0, 2 * min(p_worse, bounds.p_less(-gain)))
+        p_noninferior = max(p_noninferior, bounds.p_greater(-gain))
+        within = within and lower >= -gain
     verdict: VerdictName = "fail" if p_worse < alpha else "pass" if within else "inconclusive"
     return Decision(verdict, lower, upper, p_worse, p_noninferior)
 
 
 def items_needed(
-    bounds: Bounds, n: int, margin: float, alpha: float, power: float = 0.8, sided: Literal["one", "two"] = "one"
+    bounds: Bounds,
+    n: int,
+    margin: float,
+    alpha: float,
+    power: float = 0.8,
+    sided: Literal["one", "two"] = "one",
+    gain: float | None = None,
 ) -> int | None:
     """Items that would decide an inconclusive margin with the given power, if the rates seen so far are the truth.
 
-    Found by scaling the data until the bound at z_alpha + z_power clears the margin. With two sides a failure looks at
-    both tails, which halves alpha; and to pass neither side may be missed, so that the chances of missing either are
-    added (each with the normal's tail beyond z_alpha, as for one side). None when the estimate sits on the margin, or
-    when no realistic number of items would do. From fewer than `FEW_CLUSTERS` independent clusters it is a lower bound:
-    so few tell too little of the spread that it is planned with.
+    Found by scaling the data until the bound at z_alpha + z_power clears the margin. With two sides, `gain` as in
+    `decide`, a failure looks at both tails, which halves alpha; and to pass neither side may be missed, so that the
+    chances of missing either are added (each with the normal's tail beyond z_alpha, as for one side). None when the
+    estimate sits on the margin, or when no realistic number of items would do. From fewer than `FEW_CLUSTERS`
+    independent clusters it is a lower bound: so few tell too little of the spread that it is planned with.
     """
-    beyond = bounds.estimate > margin or (sided == "two" and bounds.estimate < -margin)
+    gain = margin if gain is None else gain
+    beyond = bounds.estimate > margin or (sided == "two" and bounds.estimate < -gain)
     critical = t_quantile(alpha / 2 if beyond and sided == "two" else alpha)
     stricter = t_tail(critical + t_quantile(1 - power))
 
     def decided(factor: float) -> bool:
         more = bounds.scaled(factor)
         if beyond:
-            return more.lower(stricter) > margin or (sided == "two" and more.upper(stricter) < -margin)
+            return more.lower(stricter) > margin or (sided == "two" and more.upper(stricter) < -gain)
         if sided == "one":
             return more.upper(stricter) < margin
-        return sum(t_tail(t_quantile(p) - critical) for p in (more.p_less(margin), more.p_greater(-margin))) < 1 - power
+        return sum(t_tail(t_quantile(p) - critical) for p in (more.p_less(margin), more.p_greater(-gain))) < 1 - power
 
     low, high = 1.0, 2.0
     while not decided(high):
