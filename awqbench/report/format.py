@@ -16,6 +16,8 @@ _BYTES = {"bytes", "byte", "B"}
 _TIME = {"s", "seconds", "second"}
 _PREFIXED = _BYTES | _TIME
 _SHORT = {"perplexity": "", "ratio": "", "1": "", "nats per token": "nats"}  # what the metric's name already says
+# XML 1.0 has no way to write these characters, not even escaped.
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SECONDS = ((1e-6, 1e-9, "ns"), (1e-3, 1e-6, "µs"), (1.0, 1e-3, "ms"), (120.0, 1.0, "s"), (7200.0, 60.0, "min"))
 
 
@@ -143,3 +145,8 @@ def times(candidate: float | None, baseline: float | None) -> str:
 def short(metric: str, kind: str) -> str:
     """A metric id without the suite kind it starts with, for places that already stand under that heading."""
     return metric.removeprefix(f"{kind}/")
+
+
+def legal(text: str) -> str:
+    """Text for XML and SVG: a replacement character for each that these cannot hold, such as a control character."""
+    return _ILLEGAL.sub("�", text)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree
 
 from awqbench.record.reader import Run
 from awqbench.record.schema import RuleResult
 from awqbench.report import select
+from awqbench.report.format import legal
 from awqbench.report.sections.verdict import sentence
-
-# XML 1.0 has no way to write these characters, not even escaped.
-_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(run: Run) -> str:
@@ -54,30 +51,26 @@ def _suite(
     return ElementTree.SubElement(
         root,
         "testsuite",
-        name=_clean(name),
+        name=legal(name),
         tests=str(len(rules) + errors + skipped),
         failures=str(sum(rule.verdict == "fail" for rule in rules)),
         errors=str(errors),
         skipped=str(skipped + sum(rule.verdict == "inconclusive" for rule in rules)),
         time="0",
-        timestamp=_clean(created),
+        timestamp=legal(created),
     )
 
 
 def _case(suite: ElementTree.Element, candidate: str, name: str) -> ElementTree.Element:
-    return ElementTree.SubElement(suite, "testcase", classname=_clean(candidate), name=_clean(name), time="0")
+    return ElementTree.SubElement(suite, "testcase", classname=legal(candidate), name=legal(name), time="0")
 
 
 def _message(case: ElementTree.Element, tag: str, text: str, type: str | None = None) -> None:
-    attributes = {"message": _clean(text)} | ({"type": type} if type else {})
-    ElementTree.SubElement(case, tag, attributes).text = _clean(text)
+    attributes = {"message": legal(text)} | ({"type": type} if type else {})
+    ElementTree.SubElement(case, tag, attributes).text = legal(text)
 
 
 def _name(rule: RuleResult) -> str:
     group = f" [{rule.attribute} = {rule.group}]" if rule.group is not None else ""
     metric = "" if rule.metric in rule.rule else f": {rule.metric}"
     return f"{rule.rule}{metric}{group}"
-
-
-def _clean(text: str) -> str:
-    return _ILLEGAL.sub("�", text)

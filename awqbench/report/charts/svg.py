@@ -11,6 +11,8 @@ import altair as alt
 import vl_convert
 from markupsafe import Markup
 
+from awqbench.report.format import legal
+
 _SVG = "http://www.w3.org/2000/svg"
 _VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 # Fonts with the widths that vl-convert lays text out with, so that labels fit on every machine.
@@ -68,8 +70,18 @@ def to_svg(chart: Chart, name: str, title: str) -> Markup:
         title=alt.TitleConfig(color=INK, fontSize=13, fontWeight="bold", anchor="start", subtitleColor=MUTED),
         text=alt.MarkConfig(color=MUTED),
     )
-    drawn = vl_convert.vegalite_to_svg(json.dumps(styled.to_dict(validate=False)), vl_version=_VEGALITE)
-    return Markup(_accessible(drawn, name, title))
+    # vl-convert ends the whole process at a character that SVG cannot hold: a group may be named with one.
+    described = json.dumps(_legal(styled.to_dict(validate=False)))
+    drawn = vl_convert.vegalite_to_svg(described, vl_version=_VEGALITE)
+    return Markup(_accessible(drawn, name, legal(title)))
+
+
+def _legal(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _legal(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_legal(inner) for inner in value]
+    return legal(value) if isinstance(value, str) else value
 
 
 def _accessible(drawn: str, name: str, title: str) -> str:

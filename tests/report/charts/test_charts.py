@@ -117,3 +117,9 @@ def test_tail_leaves_out_what_a_logarithmic_axis_cannot_show() -> None:
 )
 def test_axis_units(unit: str, largest: float, expected: tuple[float, str]) -> None:
     assert axis_unit(unit, largest) == expected
+
+
+def test_a_name_that_svg_cannot_hold_does_not_end_the_process() -> None:
+    drawn = forest([ForestRow("a\x0bgroup\x00", "awq", "share", 0.1, 0.0, 0.2)], ["awq"], "c", "Groups: a\x1b")
+    assert "a\ufffdgroup\ufffd" in drawn
+    assert ElementTree.fromstring(str(drawn))[0].text == "Groups: a\ufffd"
