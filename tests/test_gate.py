@@ -399,6 +399,9 @@ def test_a_single_figure_on_other_items_is_no_baseline() -> None:
     now, earlier = ([cell(b, "s/gap[g]", np.zeros(n), GAP) for b in ("reference", "awq")] for n in (400, 200))
     with pytest.raises(UserError, match=r"200 items of s/gap\[g\] and this run 400"):
         decide(now, GateSpec(metric="*", margin=0.02), baseline_cells=earlier)
+    other = [Cell(c.result, c.items.assign(item_id="x" + c.items["item_id"])) for c in now]
+    with pytest.raises(UserError, match=r"400 items of s/gap\[g\] and this run 400: a gate needs the same items"):
+        decide(now, GateSpec(metric="*", margin=0.02), baseline_cells=other)
     result = decide([now[0], earlier[1]], GateSpec(metric="*", margin=0.02))
     assert result.invalid == ["awq/s: s/gap[g]: s/gap[g]: 400 items against 200: not the same items"]
 

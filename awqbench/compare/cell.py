@@ -43,15 +43,16 @@ class Cell:
 def same_items(first: Cell, second: Cell, metric_id: str) -> bool:
     """Whether a single figure, which has no items of its own, rests on the same items in both cells.
 
-    Equal counts do, and so do different ones where the cells measured the same items: BBQ's bias counts the answers
-    that are not "unknown", which each model chooses for itself.
+    What the cells' item tables hold decides, whatever the counts: BBQ's bias counts the answers that are not
+    "unknown", which each model chooses for itself. Counts decide where there are no items, or the figure is one of a
+    whole model.
     """
     before, after = first.metric(metric_id), second.metric(metric_id)
     if before is None or after is None:
         return False
-    if before.n == after.n:
-        return True
-    return not first.items.empty and set(first.items["item_id"]) == set(second.items["item_id"])
+    if first.items.empty or second.items.empty or before.n == after.n == 1:
+        return before.n == after.n
+    return set(first.items["item_id"]) == set(second.items["item_id"])
 
 
 def by_name(cells: Iterable[Cell]) -> list[Cell]:
