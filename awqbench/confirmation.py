@@ -13,6 +13,7 @@ from pathlib import Path
 from awqbench.api import measure
 from awqbench.backends.registry import kind
 from awqbench.executors.local import Watcher
+from awqbench.gate.wording import unjudged
 from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import Run, load_run
 from awqbench.record.schema import RuleResult
@@ -50,8 +51,9 @@ def confirm(path: str | Path, policy: str | Path | None = None, *, watcher: Watc
 
 
 def failures(run: Run) -> list[RuleResult]:
-    """The rules that fail by what was measured, whatever a confirmation has made of them."""
-    rules = run.verdict.rules if run.verdict else []
+    """The rules that fail by what was measured, whatever a confirmation has made of them; not those that the policy
+    alone counts as failed."""
+    rules = [rule for rule in run.verdict.rules if not unjudged(rule)] if run.verdict else []
     return [
         rule
         for rule in rules

@@ -48,16 +48,17 @@ def print_verdict(verdict: Verdict) -> None:
         console.print(f"note: {line}", style="yellow", markup=False, soft_wrap=True)
     for candidate, answer in verdict.candidates.items():
         console.print(Text(f"{candidate} {_ANSWER[answer]}", style=_STYLE[answer]))
+    untested = [rule for rule in verdict.rules if rule.verdict == "inconclusive" and unjudged(rule)]
     for rule in verdict.rules:
-        if not unjudged(rule):
+        if rule not in untested:
             mark = (f"{rule.verdict:<12}", _STYLE[rule.verdict])
             console.print(Text.assemble("  ", mark, f" {rule.candidate}: {rule.reason}"), soft_wrap=True)
     for line in verdict.unjudged:
         console.print(f"  not judged    {line}", style="yellow", markup=False, soft_wrap=True)
     for line in verdict.not_applicable:
         console.print(f"  n/a           {line}", style="dim", markup=False, soft_wrap=True)
-    if count := sum(map(unjudged, verdict.rules)):
-        console.print(f"  not judged    {count} rules with too few items (see the report)", style="dim")
+    if untested:
+        console.print(f"  not judged    {len(untested)} rules with too few items (see the report)", style="dim")
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import awqbench.confirmation
@@ -121,3 +122,14 @@ def test_confirming_by_other_rules_keeps_what_was_confirmed(
     (rule,) = judge_run(load_run(tmp_path / "run"), write=False).rules
     assert rule.confirmation is not None
     assert rule.confirmation.outcome == "confirmed"
+
+
+def test_what_the_policy_alone_counts_as_failed_is_not_measured_again(
+    tmp_path: Path, rendered: list[Any], measured: list[RunSpec]
+) -> None:
+    """A single cluster shows nothing, and nothing is what more windows of it would show."""
+    folder = RunDirectory(write_run(tmp_path, [{**RULES[0], "on_inconclusive": "fail"}], loss=1.0)).cell("awq", "first")
+    pd.read_parquet(folder / "items.parquet").assign(cluster="one").to_parquet(folder / "items.parquet")
+    found = confirm(tmp_path)
+    assert found.verdict is not None
+    assert (found.verdict.overall, measured) == ("fail", [])

@@ -9,10 +9,10 @@ _UNJUDGED = ": not judged: "
 
 
 def unjudged(rule: RuleResult) -> bool:
-    """Whether a rule is open because nothing could be tested: a group that is too small, a single cluster. A single
-    figure has no bounds either, but is judged: it is open where it was not confirmed, or lies within the noise floor.
+    """Whether nothing could be tested, whatever the policy counts that as: a group that is too small, a single cluster.
+    A single figure has no bounds either, but is judged: it is open where it was not confirmed, or lies within noise.
     """
-    return rule.verdict == "inconclusive" and rule.upper is None and _UNJUDGED in rule.reason
+    return rule.upper is None and _UNJUDGED in rule.reason
 
 
 def reason(trial: Trial, verdict: VerdictName, needed: int | None, family: int, p_holm: float | None) -> str:

@@ -92,7 +92,7 @@ def rules_of(run: Run, candidate: str | None = None) -> list[RuleResult]:
 
 def outcome(rule: RuleResult) -> str:
     """The verdict, or 'not judged' for a rule that could not be tested, such as one on a group that is too small."""
-    return "not judged" if unjudged(rule) else rule.verdict
+    return "not judged" if rule.verdict == "inconclusive" and unjudged(rule) else rule.verdict
 
 
 def limit(run: Run, difference: Difference) -> float | None:
