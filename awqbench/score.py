@@ -23,7 +23,7 @@ from awqbench.spec import GateSpec, RunSpec
 def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) -> Comparison:
     """Paired differences of a run. The baseline is its reference unless another of its backends is named.
 
-    With `write`, the comparison against the reference becomes the run's comparison.json.
+    The comparison against the reference becomes the run's, and with `write` its comparison.json.
     """
     spec = spec_of(run)
     names = {cell.result.backend for cell in run.cells}
@@ -38,9 +38,10 @@ def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) ->
     )  # fmt: skip
     comparison.parity = parity_rows([Cell(c.result, c.items) for c in run.parity], parity_owners(spec), spec.parity)
     comparison.notes += parity_notes(comparison.parity)
-    if write and baseline is None:
-        write_model(RunDirectory(run.path).comparison, comparison)
-    run.comparison = comparison
+    if baseline is None:
+        run.comparison = comparison
+        if write:
+            write_model(RunDirectory(run.path).comparison, comparison)
     return comparison
 
 

@@ -18,7 +18,7 @@ from awqbench.record.files import write_model
 from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import load_run
 from awqbench.record.schema import CellResult, Manifest, Metric
-from awqbench.score import judge_run, rescore
+from awqbench.score import compare_run, judge_run, rescore
 from awqbench.spec import RunSpec
 from awqbench.suites.base import item_table
 
@@ -133,3 +133,9 @@ def test_what_the_policy_alone_counts_as_failed_is_not_measured_again(
     found = confirm(tmp_path)
     assert found.verdict is not None
     assert (found.verdict.overall, measured) == ("fail", [])
+
+
+def test_a_look_from_another_side_leaves_the_run_its_comparison(tmp_path: Path, rendered: list[Any]) -> None:
+    run = rescore(write_run(tmp_path, RULES))
+    assert compare_run(run, "awq").reference == "awq"
+    assert run.comparison == load_run(tmp_path).comparison
