@@ -12,6 +12,7 @@ from awqbench.record.reader import Run
 from awqbench.report.charts.bars import ranked
 from awqbench.report.format import count, significant, value
 from awqbench.report.sections.provenance import flat
+from awqbench.report.select import roles
 
 # The columns a linear's row may have, in the order they are shown, and their headings.
 COLUMNS = {
@@ -65,8 +66,10 @@ class QuantizationView:
 
 
 def quantization(run: Run, most: int = 15) -> list[QuantizationView]:
-    """Views of what each quantize.json holds; the `most` linears with the largest share of the error."""
-    return [_view(backend, data, most) for backend, data in run.quantization.items()]
+    """Views of what each quantize.json holds; the `most` linears with the largest share of the error. A checkpoint of a
+    backend that an earlier spec had is none of the run's."""
+    there = roles(run)
+    return [_view(backend, data, most) for backend, data in run.quantization.items() if backend in there]
 
 
 def _view(backend: str, data: dict[str, Any], most: int) -> QuantizationView:

@@ -77,7 +77,7 @@ def test_without_a_calibration_text_nobody_missed_tokens(mixed: Run) -> None:
     ],
 )
 def test_only_what_the_method_looks_at_is_shown(run: Run, method: str, shown: set[str]) -> None:
-    run.quantization = {"q": {"recipe": {"method": method, "clip": True, "search": "gram", "damping": 0.03}}}
+    run.quantization = {"awq": {"recipe": {"method": method, "clip": True, "search": "gram", "damping": 0.03}}}
     (view,) = quantization(run)
     assert set(view.recipe) == {"method"} | shown
 

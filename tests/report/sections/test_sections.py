@@ -166,6 +166,11 @@ def test_quantization_ranks_by_share_of_the_error(run: Run) -> None:
     assert view.columns[:3] == ["name", "shape", "share"]
 
 
+def test_quantization_leaves_out_what_is_no_backend_of_the_run_any_more(run: Run) -> None:
+    run.quantization["gone"] = run.quantization["awq"]
+    assert [view.backend for view in quantization(run)] == ["awq", "rtn"]
+
+
 def test_quantization_of_an_unknown_shape_is_no_error(run: Run) -> None:
     run.quantization = {"awq": {}, "rtn": {"linears": None, "recipe": {"bits": 4}}}
     empty, bare = quantization(run)
