@@ -57,7 +57,7 @@ def measure(context: Context) -> Measurement:
 
     exp(sum of NLL / sum of words or bytes), over all documents. A row per document, whose score is its own NLL per word
     (byte) and whose weight is its number of words (bytes): rows pair to the ratio of two models' figures. Documents are
-    the clusters.
+    the clusters. A figure that is beyond all numbers is left out and noted: scripts without spaces have few words.
     """
     context.require("score")
     spec: PerplexitySpec = context.suite
@@ -76,10 +76,16 @@ def measure(context: Context) -> Measurement:
         "tokenizer": tokenizer_hash(context.tokenizer),
     }  # fmt: skip
     metrics, rows = [], []
+    notes = [] if budget else more  # a budget is of the first documents, whatever comes after what was read
     for what, unit in (("word_perplexity", "words"), ("byte_perplexity", "bytes"), ("bits_per_byte", "bytes")):
         logarithm = math.log(2) if what == "bits_per_byte" else 1.0
         weights = np.array([getattr(d, unit) for d in documents], np.float64)
-        metrics.append(_metric(f"{prefix}/{what}", losses / logarithm, weights, names, spec, detail))
+        metric = _metric(f"{prefix}/{what}", losses / logarithm, weights, names, spec, detail)
+        if metric is None:
+            nats = losses.sum() / weights.sum()
+            notes = [*notes, f"no {what}: {nats:.4g} nats for each of {weights.sum():.0f} {unit} have no exponential"]
+            continue
+        metrics.append(metric)
         rows += [
             {
                 "metric": f"{prefix}/{what}", "item_id": name, "cluster": name, "nll": nll, "tokens": count,
@@ -87,8 +93,7 @@ def measure(context: Context) -> Measurement:
             }
             for name, nll, count, weight in zip(names, losses.tolist(), tokens, weights.tolist(), strict=True)
         ]  # fmt: skip
-    # A budget within what was read is of the first documents whatever comes after them.
-    return Measurement(metrics, item_table(rows), notes=[] if budget else more)
+    return Measurement(metrics, item_table(rows), notes=notes)
 
 
 def _documents(spec: PerplexitySpec) -> tuple[str, list[Document], list[str]]:
@@ -121,20 +126,35 @@ def _score(context: Context, window: int, documents: list[Document]) -> tuple[Fl
 
 def _metric(
     id: str, losses: Floats, weights: Floats, names: list[str], spec: PerplexitySpec, detail: dict[str, object]
-) -> Metric:
-    """Sum of losses over sum of weights; its interval is that of a ratio, linearized, over documents."""
+) -> Metric | None:
+    """Sum of losses over sum of weights; its interval is that of a ratio, linearized, over documents.
+
+    None for a perplexity beyond all numbers.
+    """
     ratio = float(losses.sum() / weights.sum())
     low, high = cluster_interval(linearized(losses / weights, weights), names)
     bits = id.endswith("bits_per_byte")
     pairing: Pairing = "difference" if bits else "log-ratio"
-    shown = [x if x is None or bits else math.exp(x) for x in (ratio, low, high)]
-    counted = " before detokenization (lm-eval's wikitext task)" if spec.protocol == "wikitext" else ""
     mean = float((losses / weights).mean())
+    value, low, high, mean_shown = [x if x is None or bits else _exp(x) for x in (ratio, low, high, mean)]
+    if value is None:
+        return None
+    if high is None:
+        low = None
+    counted = " before detokenization (lm-eval's wikitext task)" if spec.protocol == "wikitext" else ""
     return Metric(
-        id=id, value=shown[0], unit="bits per byte" if bits else "perplexity", n=len(losses), ci_low=shown[1],
-        ci_high=shown[2], higher_is_better=False, pairing=pairing,
+        id=id, value=value, unit="bits per byte" if bits else "perplexity", n=len(losses), ci_low=low,
+        ci_high=high, higher_is_better=False, pairing=pairing,
         protocol=f"{len(losses)} documents, every token predicted once in disjoint windows of at most {spec.window} "
         f"tokens, the prefix among them (lm-eval's rolling likelihood, max_length {spec.window - 1}); total NLL over "
         f"total {'words' if 'word' in id else 'bytes'}{counted}",
-        detail={**detail, "mean_over_documents": mean if bits else math.exp(mean)},
+        detail={**detail, "mean_over_documents": mean_shown},
     )  # fmt: skip
+
+
+def _exp(nats: float) -> float | None:
+    """None where a float64 cannot hold it."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return None

@@ -58,6 +58,26 @@ def test_a_worked_example(make_context: Callable[..., Context], uniform_worker: 
         assert rows.cluster.is_unique
 
 
+def test_a_text_without_spaces_has_no_perplexity_per_word(
+    make_context: Callable[..., Context], uniform_worker: Any, tmp_path: Path
+) -> None:
+    """A Chinese document is a word or two of thousands of nats, whose exponential no float holds."""
+    path = tmp_path / "zh.jsonl"
+    path.write_text(json.dumps({"text": "这里没有空格" * 60}, ensure_ascii=False) + "\n", encoding="utf-8")
+    case = make_context("perplexity", protocol="documents", text=str(path), window=64)
+    case.worker = uniform_worker
+    measured = rolling.measure(case)
+    assert [metric.id.rsplit("/", 1)[-1] for metric in measured.metrics] == ["byte_perplexity", "bits_per_byte"]
+    assert set(measured.items.metric) == {metric.id for metric in measured.metrics}
+    (note,) = measured.notes
+    assert note.startswith("no word_perplexity: ")
+    # Beside enough words it has one, though the mean over documents has none.
+    path.write_text(path.read_text() + json.dumps({"text": "a b c d e f " * 200}) + "\n", encoding="utf-8")
+    word, _, _ = rolling.measure(case).metrics
+    assert 1 < word.value < math.inf
+    assert word.detail["mean_over_documents"] is None
+
+
 def test_a_share_keeps_the_rows_of_the_whole(make_context: Callable[..., Context], jsonl: Path) -> None:
     keys = {"protocol": "documents", "text": str(jsonl), "text_field": "body", "window": 16}
     whole, part = (rolling.measure(make_context("perplexity", share=share, **keys)) for share in (1.0, 0.7))
