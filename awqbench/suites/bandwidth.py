@@ -14,14 +14,19 @@ from awqbench.spec import LatencySpec
 from awqbench.telemetry.gpu import NvmlGpus
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Settings of models of which a step reads less than all weights (experts) or other than keys and values (latents).
+_UNKNOWN = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "kv_lora_rank")
 
 
 def bytes_per_step(config: Mapping[str, Any], weight_bytes: int, dtype: str, batch: int, context: int) -> int | None:
     """Bytes one decode step reads: the weights once, and each sequence's keys and values of `context` tokens.
 
     Of an input embedding that is not also the output layer a step reads a few rows, so it is left out. `config` is the
-    model's config.json; None when it lacks a size this needs.
+    model's config.json; None when it lacks a size this needs, and for mixtures of experts, of which a step reads those
+    that its tokens are sent to.
     """
+    if any(config.get(name) for name in _UNKNOWN):
+        return None
     try:
         item = ITEM_BYTES[dtype]
         heads, hidden = config["num_attention_heads"], config["hidden_size"]

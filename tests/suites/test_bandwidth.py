@@ -25,6 +25,9 @@ def test_golden_bytes() -> None:
 def test_an_unknown_size_is_unmeasured() -> None:
     assert bytes_per_step({"hidden_size": 64}, 50_000, "float16", 1, 1) is None
     assert bytes_per_step(CONFIG, 50_000, "int8", 1, 1) is None
+    # Of eight experts a token reads two: weights counted whole would make an MBU of several times the truth.
+    assert bytes_per_step({**CONFIG, "num_local_experts": 8}, 50_000, "float16", 1, 1) is None
+    assert bytes_per_step({**CONFIG, "num_local_experts": 0}, 50_000, "float16", 1, 1) is not None
 
 
 @pytest.mark.parametrize(("peak", "value"), [(1e9, 0.25), (None, None)])
