@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from awqbench.errors import UserError
-from awqbench.sources.hub import hub_refusal
+from awqbench.sources.hub import first_line, hub_refusal
 from awqbench.sources.texts import Text, resolve_text, split_slice
 
 Message = dict[str, str]
@@ -151,5 +151,5 @@ def hub_rows(repo: str, config: str | None, split: str) -> list[tuple[str, dict[
     try:
         rows = islice(load_dataset(repo, config, split=split, streaming=True), HUB_DOCUMENTS + 1)
         return [(f"row {number} of {repo}", dict(row)) for number, row in enumerate(rows, 1)]
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot get {repo} from the hub: {str(error).strip().splitlines()[0]}") from None
+    except Exception as error:  # of the network, of the hub, or of the data set: a script, say, is a RuntimeError
+        raise UserError(f"cannot get {repo} from the hub: {first_line(error)}") from None

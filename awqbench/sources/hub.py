@@ -11,6 +11,11 @@ from urllib.parse import urlsplit
 _SECONDS = 3.0
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @cache
 def hub_refusal() -> str | None:
     """None when the hub can be asked, else why not, for an error message."""
@@ -18,12 +23,13 @@ def hub_refusal() -> str | None:
         return "HF_HUB_OFFLINE is set"
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return None  # a proxy resolves names itself
-    host = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname or "huggingface.co"
+    place = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    host, port = place.hostname or "huggingface.co", place.port or (80 if place.scheme == "http" else 443)
     reached = threading.Event()
 
     def knock() -> None:
         try:
-            socket.create_connection((host, 443), timeout=_SECONDS).close()
+            socket.create_connection((host, port), timeout=_SECONDS).close()
             reached.set()
         except OSError:
             pass

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from awqbench.errors import UserError
-from awqbench.sources.hub import hub_refusal
+from awqbench.sources.hub import first_line, hub_refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,8 +83,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot load the tokenizer in {folder}: {str(error).strip().splitlines()[0]}") from None
+    except Exception as error:  # a file that is not there or too new, or a package that it wants
+        raise UserError(f"cannot load the tokenizer in {folder}: {first_line(error)}") from None
     # Texts longer than a window are cut into windows here; the tokenizer's own length warning would only mislead.
     tokenizer.model_max_length = 10**9
     return tokenizer
@@ -106,7 +106,7 @@ def _looks_like_path(source: str) -> bool:
 
 def _download(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     refusal = hub_refusal()
     try:
@@ -124,5 +124,5 @@ def _download(repo: str, revision: str | None) -> Path:
             f"{refusal or 'no answer'}"
             f" (allowed: a folder, {', '.join(PACKAGED)}, a hub id)"
         ) from None
-    except (HfHubHTTPError, ValueError) as error:
-        raise UserError(f"cannot get model {repo!r} from the hub: {str(error).strip().splitlines()[0]}") from None
+    except Exception as error:  # of the network, of the hub, or of the disk
+        raise UserError(f"cannot get model {repo!r} from the hub: {first_line(error)}") from None

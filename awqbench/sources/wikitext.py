@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from awqbench.errors import UserError
-from awqbench.sources.hub import hub_refusal
+from awqbench.sources.hub import first_line, hub_refusal
 
 
 def wikitext2_lines(split: str) -> list[str]:
@@ -34,7 +34,10 @@ def wikitext2_lines(split: str) -> list[str]:
 def _from_hub(split: str) -> list[str]:
     from datasets import load_dataset
 
-    return list(load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split=split)["text"])
+    try:
+        return list(load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split=split)["text"])
+    except Exception as error:  # of the network or of the hub
+        raise UserError(f"cannot get WikiText-2 raw {split} from the hub: {first_line(error)}") from None
 
 
 def wikitext_articles(source: str) -> list[str]:

@@ -18,7 +18,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from awqbench import resources
 from awqbench.errors import UserError
-from awqbench.sources.hub import hub_refusal
+from awqbench.sources.hub import first_line, hub_refusal
 
 # NAME_local asks what lm-eval's NAME asks, of data that need no hub.
 LOCAL = "_local"
@@ -107,9 +107,9 @@ def _load(manager: TaskManager, name: str) -> dict[str, Task]:
             len(task.eval_docs)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         offline = ", and HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else ""
-        raise UserError(f"the data of task {name!r} cannot be loaded{offline}: {_first_line(error)}") from error
+        raise UserError(f"the data of task {name!r} cannot be loaded{offline}: {first_line(error)}") from error
     except Exception as error:  # of the task's own YAML and code, or of a package that it wants
-        raise UserError(f"task {name!r} cannot be loaded: {type(error).__name__}: {_first_line(error)}") from error
+        raise UserError(f"task {name!r} cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
     for own, task in loaded.items():
         if reason := _refusal(task):
             raise UserError(f"task {own!r} {reason}")
@@ -126,10 +126,6 @@ def _refusal(task: Task) -> str | None:
         return None
     unknown = [metric for metric, function in getattr(task, "_metric_fn_list", {}).items() if function is None]
     return f"asks for the metric {unknown[0]!r}, which neither lm-eval nor `evaluate` has here" if unknown else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_readable(folders: list[Path]) -> None:
