@@ -113,6 +113,15 @@ def test_malformed(tmp_path: Path, name: str, content: str, message: str) -> Non
         load_set(f"prompts:{tmp_path / name}")
 
 
+def test_encodings(tmp_path: Path) -> None:
+    file = tmp_path / "people.txt"
+    file.write_text("First.\nSecond.\n", encoding="utf-8-sig")
+    assert load_set(f"prompts:{file}").items[0].choices == ("First.",)
+    file.write_bytes("Zürich.".encode("latin-1"))
+    with pytest.raises(UserError, match=r"cannot read .*people\.txt as UTF-8"):
+        load_set(f"prompts:{file}")
+
+
 def test_prompts_need_a_path() -> None:
     with pytest.raises(UserError, match="needs a path"):
         load_set("prompts")

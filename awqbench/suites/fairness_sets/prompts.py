@@ -53,7 +53,7 @@ def load_toxigen(path: str | None = None) -> FairnessSet:
     texts = []
     for file in data_files("toxigen", path, "neutral_*.txt"):
         group = re.sub(r"_\d+k$", "", file.stem.removeprefix("neutral_")).replace("_", " ")
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = _read(file).splitlines()
         pool = {part.strip().removeprefix("-").strip() for line in lines for part in line.split("\\n")} - {""}
         whole = sorted(s for s in pool if not any(other != s and other.startswith(s) for other in pool))
         texts += [(sentence, {"group": group}, sentence) for sentence in whole]
@@ -82,8 +82,15 @@ def _set(name: str, texts: Iterable[_Text], place: object) -> FairnessSet:
     return FairnessSet(name, "text", tuple(items), _PROTOCOL, per="token")
 
 
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")  # an editor's mark at the start is no part of the first text
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {file} as UTF-8 text: {error}") from None
+
+
 def _jsonl(file: Path) -> Iterator[_Text]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(_read(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -111,7 +118,7 @@ def _bold(file: Path) -> Iterator[_Text]:
     """{group: {person: [texts]}}; the attribute is the domain that the file is named after."""
     attribute = re.sub(r"_(prompt|wiki)s?$", "", file.stem)
     try:
-        for group, people in json.loads(file.read_text(encoding="utf-8")).items():
+        for group, people in json.loads(_read(file)).items():
             for person, texts in people.items():
                 for text in texts if isinstance(texts, list) else [texts]:
                     if text.strip():
@@ -121,6 +128,6 @@ def _bold(file: Path) -> Iterator[_Text]:
 
 
 def _lines(file: Path) -> Iterator[_Text]:
-    for line in file.read_text(encoding="utf-8").split("\n"):  # splitlines would cut at U+2028 and its like as well
+    for line in _read(file).split("\n"):  # splitlines would cut at U+2028 and its like as well
         if line.strip():
             yield line.strip(), {"group": file.stem}, line.strip()
