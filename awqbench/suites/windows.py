@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from awqbench.errors import UserError
-from awqbench.sources.texts import resolve_text
+from awqbench.sources.texts import resolve_text, split_slice
+from awqbench.spec import OF_DOCUMENTS
 from awqbench.stats.batches import batches
 from awqbench.suites.base import Context, budget_suffix
 from awqbench.suites.likelihood import encode
@@ -40,7 +41,13 @@ class Windows:
 
 
 def text_windows(context: Context, source: str, window: int, budget: int | None) -> Windows:
-    """The windows of a text that a spec names; see `windows_of`."""
+    """The windows of a text that a spec names; see `windows_of`. Raises UserError for a JSONL file, as its braces and
+    field names are no text."""
+    if split_slice(source)[0].endswith(".jsonl"):
+        raise UserError(
+            f"{source} holds documents, not one text (allowed: a packaged text or a text file; of perplexity the "
+            f"protocols {', '.join(OF_DOCUMENTS)} read JSONL)"
+        )
     text = resolve_text(source)
     return windows_of(context, text.label, text.content, window, budget)
 

@@ -170,6 +170,14 @@ def test_the_record_says_what_the_figure_depends_on(context: MakeContext, tmp_pa
     assert len(detail["tokenizer"]) == 16
 
 
+@pytest.mark.parametrize("cut", ["", "[:50%]"])
+def test_jsonl_is_no_text(context: MakeContext, tmp_path: Path, cut: str) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "abcdefgh"}\n' * 4)
+    with pytest.raises(UserError, match=r"holds documents, not one text .*c4, ptb, documents"):
+        perplexity.measure(context(Path(f"{path}{cut}"), 4))
+
+
 def test_autocorrelation_of_windows() -> None:
     assert perplexity.autocorrelation([1.0, 2.0, 1.0, 2.0, 1.0]) == pytest.approx(-1)
     assert perplexity.autocorrelation([1.0, 2.0, 3.0, 4.0]) == pytest.approx(1)
