@@ -90,6 +90,14 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
+def positions(folder: Path, trust_remote_code: bool = False) -> int:
+    """Tokens that the model holds at once, as the reference's engine takes it."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
+    return int(getattr(config, "max_position_embeddings", 0) or 2048)
+
+
 def end_ids(folder: Path) -> set[int]:
     """The tokens that end the model's answer by its own account, as transformers' `generate` reads them.
 

@@ -56,6 +56,17 @@ class Context:
 
         return load_tokenizer(self.model_dir, self.spec.model.trust_remote_code)
 
+    @cached_property
+    def asked_whole(self) -> int:
+        """Tokens up to which the reference is asked a question whole, so that every engine must be; 0 where that is
+        the engine's own affair: of the reference itself, and where another engine than ours stands for it."""
+        own = self.spec.backends[self.spec.reference].kind == "reference"
+        if not own or self.role in {"reference", "noise"}:
+            return 0
+        from awqbench.sources.models import positions
+
+        return positions(self.model_dir, self.spec.model.trust_remote_code)
+
     def require(self, capability: Capability) -> None:
         """Raise NotApplicable when the backend cannot do what this suite rests on."""
         if not self.worker.offers(capability):

@@ -94,5 +94,6 @@ def _score(context: Context, items: Sequence[FairnessItem], before: int, total: 
     def progress(done: int, unique: int) -> None:
         context.progress(before + here * done // unique, total)
 
-    flat = iter(score_pairs(context.worker, pairs, int(context.worker.description["max_positions"]), progress))
+    room = int(context.worker.description["max_positions"])
+    flat = iter(score_pairs(context.worker, pairs, room, progress, context.asked_whole))
     return [[next(flat) for _ in item.choices] for item in items]

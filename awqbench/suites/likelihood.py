@@ -57,20 +57,36 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: 
     return whole[:cut], whole[cut:]
 
 
+def check_room(length: int, room: int, asked_whole: int) -> None:
+    """Raise InvalidMeasurement for a question that this engine has to cut where the reference, up to `asked_whole`
+    tokens, is asked all of it: the difference would be one of questions. A token less, as servers have, is let pass."""
+    if room + 1 < min(length, asked_whole):
+        raise InvalidMeasurement(
+            f"a question of {length} tokens does not fit in the {room} that this engine is run with, and the reference "
+            "is asked it whole: give the engine more (max_model_len, context or max_positions in its options)"
+        )
+
+
 def score_pairs(
-    worker: Scorer, pairs: Sequence[Pair], max_positions: int, progress: Progress | None = None
+    worker: Scorer,
+    pairs: Sequence[Pair],
+    max_positions: int,
+    progress: Progress | None = None,
+    asked_whole: int = 0,
 ) -> list[Scored]:
     """Score each continuation given its context, in order; `max_positions` counts context and continuation together.
 
     A context that is too long loses its beginning, as in HFLM. Equal pairs are computed once, and pairs of one context
     are asked together, so that an engine may compute it once; the longest first. Raises
-    InvalidMeasurement for a continuation that is empty or alone too long, or a log-probability that is not a number.
+    InvalidMeasurement for a continuation that is empty or alone too long, a log-probability that is not a number, and
+    as `check_room` does.
     """
     jobs: dict[tuple[tuple[int, ...], int], int] = {}
     places = []
     for context, continuation in pairs:
         if not continuation:
             raise InvalidMeasurement("a continuation without tokens of its own cannot be scored")
+        check_room(len(context) + len(continuation), max_positions, asked_whole)
         if len(continuation) >= max_positions:
             raise InvalidMeasurement(f"a continuation of {len(continuation)} tokens does not fit in {max_positions}")
         sequence = (*context, *continuation)[-max_positions:]

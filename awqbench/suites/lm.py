@@ -14,7 +14,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from awqbench.errors import InvalidMeasurement, UserError
-from awqbench.suites.likelihood import encode, encode_pair, prefix_id, score_pairs
+from awqbench.suites.likelihood import check_room, encode, encode_pair, prefix_id, score_pairs
 from awqbench.suites.rolling import rolling_pairs
 from awqbench.suites.task_companions import answer_key
 
@@ -34,9 +34,9 @@ DEFAULT_NEW_TOKENS = 256
 class WorkerLM(TemplateLM):  # type: ignore[misc]
     """Scores and generates through a worker, with the tokenisation, truncation and BOS rules of lm-eval's HFLM.
 
-    `ends` are tokens that end an answer beside the tokenizer's EOS. `token_counts` maps each request's arguments to the
-    tokens scored for it, or `answer_key` of them to those generated up to where the answer ends; `cut_short` holds the
-    keys of generations that ran into the token limit.
+    `ends` are tokens that end an answer beside the tokenizer's EOS; `asked_whole` is as in `Context`. `token_counts`
+    maps each request's arguments to the tokens scored for it, or `answer_key` of them to those generated up to where
+    the answer ends; `cut_short` holds the keys of generations that ran into the token limit.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
         tokenizer: PreTrainedTokenizerBase,
         progress: Progress | None = None,
         ends: Collection[int] = (),
+        asked_whole: int = 0,
     ) -> None:
         super().__init__()
-        self.ends = ends
+        self.ends, self.asked_whole = ends, asked_whole
         self.worker = worker
         self.tokenizer = tokenizer
         self.progress = progress
@@ -73,8 +74,9 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def rolling_window(self) -> int:
-        """Tokens of one window of a rolling likelihood, the prefix among them."""
-        return min(self.max_positions, ROLLING_WINDOW)
+        """Tokens of one window of a rolling likelihood, the prefix among them: the reference's, see `check_room`."""
+        wanted = min(self.asked_whole or self.max_positions, ROLLING_WINDOW)
+        return min(wanted, max(self.max_positions, wanted - 1))
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Token ids of a text."""
@@ -100,7 +102,8 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        scored = score_pairs(self.worker, [r[1:] for r in requests], self.max_positions, self.progress)
+        pairs = [request[1:] for request in requests]
+        scored = score_pairs(self.worker, pairs, self.max_positions, self.progress, self.asked_whole)
         answers = []
         for (arguments, _context, continuation), result in zip(requests, scored, strict=True):
             if arguments is not None:
@@ -158,7 +161,10 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
         stop_ids = {single for stop in stops if (single := self._single_token(stop)) is not None} | set(self.ends)
         if eos is not None:
             stop_ids.add(eos)
-        prompts = [self.tok_encode(requests[place].args[0])[-room:] for place in places]
+        whole = [self.tok_encode(requests[place].args[0]) for place in places]
+        for ids in whole:
+            check_room(len(ids), room, self.asked_whole - new_tokens)
+        prompts = [ids[-room:] for ids in whole]
         texts = []
         answers = self.worker.generate(prompts, new_tokens, sorted(stop_ids), stops)
         for place, ids in zip(places, answers, strict=True):

@@ -40,7 +40,8 @@ def measure(context: Context) -> Measurement:
             context.require("generate" if task.OUTPUT_TYPE == "generate_until" else "score")
         sliced = suite.slices or suite.cluster
         columns = item_columns(documents_of(tasks), suite.slices, suite.cluster) if sliced else {}
-        lm = WorkerLM(context.worker, context.tokenizer, context.progress, end_ids(context.model_dir))
+        ends = end_ids(context.model_dir)
+        lm = WorkerLM(context.worker, context.tokenizer, context.progress, ends, context.asked_whole)
         chosen = {name: context.chosen(len(task.eval_docs), suite.limit) for name, task in tasks.items()}
         results = _evaluate(lm, tasks, chosen, suite)
     metrics: list[Metric] = []

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from awqbench.backends.base import Scored
 from awqbench.errors import InvalidMeasurement, UserError
-from awqbench.suites.likelihood import encode, encode_pair, prefix_id, score_pairs
+from awqbench.suites.likelihood import check_room, encode, encode_pair, prefix_id, score_pairs
 
 
 class CountingScorer:
@@ -90,3 +90,18 @@ def test_not_a_number_is_no_measurement() -> None:
 
     with pytest.raises(InvalidMeasurement, match="not a number"):
         score_pairs(Broken(), [([1], [1])], max_positions=8)
+
+
+@pytest.mark.parametrize(
+    ("length", "room", "asked_whole", "refused"),
+    [(9, 8, 0, False), (9, 8, 9, False), (10, 8, 9, False), (10, 8, 10, True), (99, 8, 10, True), (8, 8, 99, False)],
+)
+def test_what_the_reference_is_asked_whole_is_cut_for_nobody(
+    length: int, room: int, asked_whole: int, refused: bool
+) -> None:
+    """Beyond what the reference holds everybody's context loses its beginning; a server's last position is its own."""
+    if refused:
+        with pytest.raises(InvalidMeasurement, match=f"a question of {length} tokens does not fit in the {room}"):
+            check_room(length, room, asked_whole)
+    else:
+        check_room(length, room, asked_whole)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from awqbench.errors import UserError
+from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.suites.base import Context, Measurement
 from awqbench.suites.tasks import measure, quiet
 
@@ -165,6 +165,18 @@ def test_an_answer_ends_where_the_model_says_as_in_hflm(
     theirs = hflm_samples(model, folder, "tiny_generate", 2048)["samples"]["tiny_generate"]
     # The end is an ordinary byte here, which lm-eval leaves in the text; a special token would not be there.
     assert told.prediction.tolist() == [str(s["filtered_resps"][0]).removesuffix(last) for s in theirs]
+
+
+@pytest.mark.parametrize("task", ["tiny_choice", "tiny_rolling", "tiny_generate"])
+def test_an_engine_with_less_room_than_the_reference_is_not_asked_less(
+    make_context: MakeContext, folder: Path, task: str
+) -> None:
+    """What it would have to cut is asked whole of the reference, and the difference would be called a loss."""
+    context = make_context("tasks", tasks=[task], include_path=str(folder))
+    context.worker.description["max_positions"] = 24
+    with pytest.raises(InvalidMeasurement, match=r"in the (24|12) that this engine"):
+        measure(context)
+    assert measure(replace(context, role="reference")).metrics  # the rest follow it
 
 
 def test_length_of_generated_answers(make_context: MakeContext, folder: Path) -> None:
