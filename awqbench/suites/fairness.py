@@ -15,7 +15,7 @@ from awqbench.suites.base import Context, Measurement, item_table, name_budget
 from awqbench.suites.fairness_measures import set_measures
 from awqbench.suites.fairness_sets import FairnessItem, FairnessSet, choose, load_set
 from awqbench.suites.fairness_sets.base import Row
-from awqbench.suites.likelihood import encode_pair, score_pairs
+from awqbench.suites.likelihood import encode_pair, room_of, score_pairs
 from awqbench.suites.slices import intersect, parts_of
 
 if TYPE_CHECKING:
@@ -94,6 +94,6 @@ def _score(context: Context, items: Sequence[FairnessItem], before: int, total: 
     def progress(done: int, unique: int) -> None:
         context.progress(before + here * done // unique, total)
 
-    room = int(context.worker.description["max_positions"])
+    room = room_of(context.worker, context.asked_whole)
     flat = iter(score_pairs(context.worker, pairs, room, progress, context.asked_whole))
     return [[next(flat) for _ in item.choices] for item in items]

@@ -11,6 +11,8 @@ from awqbench.errors import InvalidMeasurement, UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from awqbench.worker.client import Worker
+
 # One request to a worker has one deadline, so a large task is sent in pieces.
 REQUEST_SEQUENCES = 256
 
@@ -55,6 +57,12 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: 
     whole = encode(tokenizer, context + continuation)
     cut = len(encode(tokenizer, stripped))
     return whole[:cut], whole[cut:]
+
+
+def room_of(worker: Worker, asked_whole: int) -> int:
+    """Tokens of the longest question that an engine is asked: what it holds, and no more than the reference does."""
+    holds = int(worker.description["max_positions"])
+    return min(holds, asked_whole) if asked_whole else holds
 
 
 def check_room(length: int, room: int, asked_whole: int) -> None:

@@ -14,7 +14,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from awqbench.errors import InvalidMeasurement, UserError
-from awqbench.suites.likelihood import check_room, encode, encode_pair, prefix_id, score_pairs
+from awqbench.suites.likelihood import check_room, encode, encode_pair, prefix_id, room_of, score_pairs
 from awqbench.suites.rolling import rolling_pairs
 from awqbench.suites.task_companions import answer_key
 
@@ -52,7 +52,7 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
         self.worker = worker
         self.tokenizer = tokenizer
         self.progress = progress
-        self.max_positions = int(worker.description["max_positions"])
+        self.max_positions = room_of(worker, asked_whole)
         self.token_counts: dict[tuple[Any, ...], int] = {}
         self.cut_short: set[tuple[Any, ...]] = set()
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from awqbench.backends.base import Scored
 from awqbench.errors import InvalidMeasurement, UserError
-from awqbench.suites.likelihood import check_room, encode, encode_pair, prefix_id, score_pairs
+from awqbench.suites.likelihood import check_room, encode, encode_pair, prefix_id, room_of, score_pairs
 
 
 class CountingScorer:
@@ -105,3 +105,11 @@ def test_what_the_reference_is_asked_whole_is_cut_for_nobody(
             check_room(length, room, asked_whole)
     else:
         check_room(length, room, asked_whole)
+
+
+@pytest.mark.parametrize(("holds", "asked_whole", "room"), [(64, 0, 64), (64, 32, 32), (16, 32, 16)])
+def test_an_engine_of_a_longer_context_is_asked_no_more_than_the_reference(
+    holds: int, asked_whole: int, room: int
+) -> None:
+    worker: Any = SimpleNamespace(description={"max_positions": holds})
+    assert room_of(worker, asked_whole) == room
