@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,5 +90,33 @@ def suite_data(suite: SuiteBase | ParitySpec) -> dict[str, str]:
 
 
 def _what_is_asked(task: Any) -> dict[str, Any]:
-    """A task's configuration without where its files lie: the same task has the same hash on every machine."""
-    return {key: value for key, value in task.dump_config().items() if key not in {"dataset_path", "dataset_kwargs"}}
+    """A task's configuration, the code behind it and the examples it shows, without where its files lie.
+
+    The same task has the same hash in every process and on every machine.
+    """
+    config = task.config.to_dict(keep_callable=True)
+    asked = {key: _told(value) for key, value in config.items() if key not in {"dataset_path", "dataset_kwargs"}}
+    asked["metadata"] = {**asked.get("metadata", {}), "config_source": "inline"}  # else the YAML's path
+    if type(task).__module__ != "lm_eval.api.task":
+        asked["class"] = _told(type(task))
+    if config.get("num_fewshot"):
+        examples = task.fewshot_docs()
+        asked["examples"] = examples.to_list() if hasattr(examples, "to_list") else list(examples)
+    return asked
+
+
+def _told(value: Any) -> Any:
+    """Plain data; a function by its name and the file that it is written in, which has what it calls as well."""
+    if isinstance(value, Mapping):
+        return {key: _told(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(inner) for inner in value]
+    if isinstance(value, partial):
+        return [_told(part) for part in (value.func, value.args, value.keywords)]
+    if not callable(value):
+        return value
+    code: Any = inspect.unwrap(value if hasattr(value, "__qualname__") else type(value))
+    try:
+        return [code.__qualname__, file_hash(Path(inspect.getfile(code)))]
+    except (TypeError, OSError):  # built in
+        return code.__qualname__

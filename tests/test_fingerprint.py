@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+
+import pytest
 
 from awqbench.fingerprint import suite_data
 from awqbench.resources import content
@@ -29,6 +32,48 @@ def test_another_gold_answer_is_another_task(tmp_path: Path) -> None:
     items = tmp_path / "a" / "awqbench_commonplace.jsonl"
     items.write_text(items.read_text().replace('"gold": 1', '"gold": 2', 1))
     assert suite_data(suite) != before
+
+
+def task_with_code(folder: Path, **data: list[str]) -> Path:
+    """A task whose functions are written in a file beside it; `data`: the texts of each split."""
+    folder.mkdir()
+    (folder / "code.py").write_text(
+        "from functools import partial\n\nMARK = 'Q: '\n\n\ndef put(mark, doc):\n    return mark + doc['text']\n\n\n"
+        "asked = partial(put, MARK)\n\n\ndef chosen(docs):\n    return docs\n"
+    )
+    for split, texts in data.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    files = "".join(f"    {split}: {split}.jsonl\n" for split in data)
+    (folder / "coded.yaml").write_text(
+        f"task: coded\ndataset_path: json\ndataset_kwargs:\n  data_files:\n{files}test_split: test\n"
+        "fewshot_split: train\nprocess_docs: !function code.chosen\noutput_type: multiple_choice\n"
+        "doc_to_text: !function code.asked\ndoc_to_choice: ['yes', 'no']\ndoc_to_target: 0\n"
+        "metric_list:\n  - metric: acc\n"
+    )
+    return folder
+
+
+def hash_of(folder: Path, shots: int) -> str:
+    return suite_data(TasksSpec(tasks=["coded"], include_path=str(folder), num_fewshot=shots))["task coded"]
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_functions_and_examples_of_a_task_are_hashed_by_what_they_say(tmp_path: Path, shots: int) -> None:
+    texts = {"test": ["one", "two"], "train": ["three", "four", "five"]}
+    one = task_with_code(tmp_path / "a", **texts)
+    before = hash_of(one, shots)
+    # Functions loaded from another place are other objects, as they are in another process.
+    assert hash_of(task_with_code(tmp_path / "b", **texts), shots) == before
+    assert (hash_of(task_with_code(tmp_path / "c", **{**texts, "train": ["six"] * 3}), shots) != before) == (shots > 0)
+    code = one / "code.py"
+    code.write_text(code.read_text().replace("'Q: '", "'Question: '"))
+    assert hash_of(one, shots) != before
+
+
+def test_the_committed_baseline_is_of_the_task_as_it_is() -> None:
+    baseline = json.loads((Path(__file__).parent / "baselines" / "demo.json").read_text())
+    data = suite_data(TasksSpec())
+    assert data["task awqbench_commonplace"] == baseline["data"]["task awqbench_commonplace"]
 
 
 def test_fairness_sets_are_hashed_by_their_items() -> None:
