@@ -85,7 +85,7 @@ def make_plan(spec: RunSpec, model: ResolvedModel, model_hash: str) -> Plan:
         found = suite_data(suite)
         data |= found
         jobs += _suite_jobs(spec, suite_name, suite, shared, found, weights)
-    jobs += _parity_jobs(spec, shared, data)
+    jobs += _parity_jobs(spec, shared, data, weights)
     return Plan(spec, model, model_hash, data, tuple(sorted(jobs, key=lambda job: _order(spec, job))))
 
 
@@ -142,9 +142,9 @@ def _suite_jobs(
     needs: tuple[str, ...] = ()
     for name, role, share, batch in roles:
         job_key = key(name, role, share, batch)
-        made = () if role == "noise" else weights[name].needs
+        made = weights[reference if role == "noise" else name].needs
         if role == "reference" and against_reference:
-            jobs.append(Job(f"logprobs/{suite_name}", "logprobs", name, suite_name, role, job_key))
+            jobs.append(Job(f"logprobs/{suite_name}", "logprobs", name, suite_name, role, job_key, made))
             needs = (f"logprobs/{suite_name}",)
             continue
         if against_reference:
@@ -153,7 +153,7 @@ def _suite_jobs(
     return jobs
 
 
-def _parity_jobs(spec: RunSpec, shared: dict[str, Any], data: dict[str, str]) -> list[Job]:
+def _parity_jobs(spec: RunSpec, shared: dict[str, Any], data: dict[str, str], weights: dict[str, Weights]) -> list[Job]:
     """Each foreign engine once, on the unquantized model, against the reference's log-probabilities."""
     owners = dict.fromkeys(parity_owners(spec).values())
     if not owners:
@@ -162,13 +162,14 @@ def _parity_jobs(spec: RunSpec, shared: dict[str, Any], data: dict[str, str]) ->
     data |= found
     settings = spec.parity.model_dump(exclude={"max_kl", "max_disagreement"})
     base = content_key([shared, settings, found])
-    jobs = [Job(f"logprobs/{PARITY}", "logprobs", spec.reference, PARITY, "reference", base)]
+    needs = weights[spec.reference].needs
+    jobs = [Job(f"logprobs/{PARITY}", "logprobs", spec.reference, PARITY, "reference", base, needs)]
     for name in owners:
         backend = spec.backends[name]
         key = content_key([base, backend.kind, backend.options, backend.dtype, engine_versions(backend)])
-        needs = [f"logprobs/{PARITY}"]
+        needs = (f"logprobs/{PARITY}",)
         if kind(backend.kind).weights == "gguf":
             jobs.append(gguf_job(f"gguf/{name}@{PARITY}", name, "parity", [shared["model"], "f16"], ()))
-            needs.append(jobs[-1].id)
-        jobs.append(Job(f"cell/{name}/{PARITY}", "cell", name, PARITY, "parity", key, tuple(needs)))
+            needs += (jobs[-1].id,)
+        jobs.append(Job(f"cell/{name}/{PARITY}", "cell", name, PARITY, "parity", key, needs))
     return jobs

@@ -13,8 +13,10 @@ from awqbench.backends.kind import Kind
 from awqbench.engines import parity_owners
 from awqbench.environments import Interpreter
 from awqbench.errors import UserError
+from awqbench.executors.cell import GGUF_FILE, _weights
 from awqbench.job import NOISE
 from awqbench.plan import Plan, make_plan
+from awqbench.record.layout import RunDirectory
 from awqbench.sources.models import ResolvedModel
 from awqbench.spec import parse_spec
 from awqbench.weights import kernel_identity
@@ -117,6 +119,15 @@ def test_a_change_touches_the_cells_it_can_change(changes: dict[str, Any], touch
         assert (name in changed) == any(mark in name for mark in touched), name
 
 
+def test_the_reference_may_be_a_checkpoint_that_is_made() -> None:
+    made = plan(backends={"awq": {"kind": "awq", "role": "reference"}, "rtn": {"kind": "rtn"}})
+    run = RunDirectory(Path("run"))
+    for job in made.jobs:
+        if job.backend in {"awq", NOISE} and job.kind != "checkpoint":
+            assert "checkpoint/awq" in job.needs, job.id
+            assert _weights(made, job, run) == run.checkpoint("awq"), job.id
+
+
 def test_a_suite_change_touches_that_suite_alone() -> None:
     suites = {**SPEC["suites"], "perplexity": {"text": "pydoc-topics[50%:]", "window": 64, "windows": 3}}
     before, after = keys(plan()), keys(plan(suites=suites))
@@ -212,6 +223,16 @@ def test_another_engine_runs_what_one_of_ours_made() -> None:
     assert made.job("cell/file/parity").needs == ("logprobs/parity", "gguf/file@parity")
     assert made.job("gguf/file@parity").needs == ()
     assert {job.role for job in made.jobs if job.suite == "parity" and job.kind == "cell"} == {"parity"}
+
+
+@pytest.mark.usefixtures("foreign")
+def test_the_reference_may_be_a_file_that_is_exported() -> None:
+    made = plan(backends={"file": {"kind": "files", "role": "reference"}, "other": {"kind": "folders"}})
+    run = RunDirectory(Path("run"))
+    assert made.job("logprobs/parity").needs == ("gguf/file",)
+    for job in made.jobs:
+        if job.backend in {"file", NOISE} and job.kind != "gguf":
+            assert _weights(made, job, run) == run.scratch(made.job("gguf/file").key) / GGUF_FILE, job.id
 
 
 @pytest.mark.usefixtures("foreign")

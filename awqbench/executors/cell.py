@@ -203,6 +203,8 @@ def _weights(plan: Plan, job: Job, run: RunDirectory) -> Path | None:
 
 def _folder(plan: Plan, name: str, run: RunDirectory) -> Path:
     """The Hugging Face folder behind a backend: its own, another backend's, or the model's."""
+    if name in plan.noise_floor:
+        name = plan.spec.reference  # which made, or has, the weights of its reruns
     backend = plan.backend(name)
     if backend.checkpoint:
         return Path(backend.checkpoint).resolve()
