@@ -18,7 +18,7 @@ from awqbench.engines import engine_versions, parity_owners
 from awqbench.errors import UserError
 from awqbench.fingerprint import suite_data
 from awqbench.job import NOISE, PARITY, Job, Role
-from awqbench.record.environment import hardware, usable_cores
+from awqbench.record.environment import processors, usable_cores
 from awqbench.record.files import content_key
 from awqbench.sources.models import ResolvedModel
 from awqbench.spec import AnySuite, BackendSpec, RunSpec, SuiteBase
@@ -63,14 +63,14 @@ def make_plan(spec: RunSpec, model: ResolvedModel, model_hash: str) -> Plan:
     """The jobs of a spec. Raises UserError for data or checkpoints that are not there: before anything is measured."""
     if taken := [name for name in spec.backends if name == NOISE or name in spec.noise_floor.batch_sizes]:
         raise UserError(f"backend name {taken[0]!r} is taken by the noise floor; choose another")
-    machine = hardware()
     shared = {
         "awqbench": [__version__, MEASUREMENT_VERSION],
         "engine": {name: version(name) for name in ("torch", "transformers", "lm-eval")},
         "model": model_hash,
+        "own_code": spec.model.trust_remote_code,
         "dtype": spec.model.dtype,
         "device": str(pick_device(spec.model.device)),
-        "machine": [machine["cpu"], machine["gpus"]],
+        "machine": processors(),
         "threads": spec.threads,
         "seed": spec.seed,
     }
@@ -120,12 +120,7 @@ def _suite_jobs(
     against_reference = settings["kind"] == "divergence"
 
     def key(name: str, role: Role, share: float, batch_size: int | None) -> str:
-        backend = spec.backends[reference if role == "noise" else name].model_dump(
-            exclude={"timeout_s", "batch_size", "checkpoint", "weights", "quantize", "role", "python"}
-        )
-        source = weights[reference if role == "noise" else name]
-        engine = engine_versions(spec.backends[reference if role == "noise" else name])
-        own = [source.key, backend, engine, batch_size, share, role, machine]
+        own = [*_runs(spec, reference if role == "noise" else name, weights), batch_size, share, role, machine]
         return content_key([shared, settings, data, own])
 
     roles: list[tuple[str, Role, float, int | None]] = []
@@ -153,6 +148,15 @@ def _suite_jobs(
     return jobs
 
 
+def _runs(spec: RunSpec, name: str, weights: dict[str, Weights]) -> list[Any]:
+    """What of a backend can change its figures: its weights, its settings, its engine's versions."""
+    backend = spec.backends[name]
+    settings = backend.model_dump(
+        exclude={"timeout_s", "batch_size", "checkpoint", "weights", "quantize", "role", "python"}
+    )
+    return [weights[name].key, settings, engine_versions(backend)]
+
+
 def _parity_jobs(spec: RunSpec, shared: dict[str, Any], data: dict[str, str], weights: dict[str, Weights]) -> list[Job]:
     """Each foreign engine once, on the unquantized model, against the reference's log-probabilities."""
     owners = dict.fromkeys(parity_owners(spec).values())
@@ -161,7 +165,7 @@ def _parity_jobs(spec: RunSpec, shared: dict[str, Any], data: dict[str, str], we
     found = suite_data(spec.parity)
     data |= found
     settings = spec.parity.model_dump(exclude={"max_kl", "max_disagreement"})
-    base = content_key([shared, settings, found])
+    base = content_key([shared, settings, found, _runs(spec, spec.reference, weights)])
     needs = weights[spec.reference].needs
     jobs = [Job(f"logprobs/{PARITY}", "logprobs", spec.reference, PARITY, "reference", base, needs)]
     for name in owners:

@@ -92,7 +92,10 @@ def test_the_noise_floor_may_be_measured_several_times() -> None:
 @pytest.mark.parametrize(
     ("changes", "touched"),
     [
-        ({"model": {"dtype": "bfloat16"}}, {"checkpoint", "reference", "again", "awq", "rtn", "logprobs"}),
+        *(
+            ({"model": {key: value}}, {"checkpoint", "reference", "again", "awq", "rtn", "logprobs"})
+            for key, value in {"dtype": "bfloat16", "trust_remote_code": True}.items()
+        ),
         ({"backends": {**BACKENDS, "awq": {"kind": "awq", "quantize": {"bits": 3}}}}, {"/awq"}),
         ({"quantize": {**SPEC["quantize"], "method": "awq+gptq"}}, {"/awq"}),
         *(
@@ -196,7 +199,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def foreign_plan(**more: Any) -> Plan:
     return plan(
-        backends={"reference": {"kind": "reference"}, "awq": {"kind": "awq"}, **more},
+        backends={"reference": {"kind": "reference"}, "awq": {"kind": "awq"}} | more,
         suites={"perplexity": SPEC["suites"]["perplexity"]},
         noise_floor={"enabled": False},
     )
@@ -233,6 +236,17 @@ def test_the_reference_may_be_a_file_that_is_exported() -> None:
     for job in made.jobs:
         if job.backend in {"file", NOISE} and job.kind != "gguf":
             assert _weights(made, job, run) == run.scratch(made.job("gguf/file").key) / GGUF_FILE, job.id
+
+
+@pytest.mark.usefixtures("foreign")
+def test_parity_with_a_reference_of_another_type_is_measured_anew() -> None:
+    before, after = (
+        keys(foreign_plan(reference={"kind": "reference", "dtype": dtype}, them={"kind": "folders"}))
+        for dtype in ("float32", "bfloat16")
+    )
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"logprobs/parity", "cell/them/parity"} <= changed
+    assert "cell/them/perplexity" not in changed
 
 
 @pytest.mark.usefixtures("foreign")

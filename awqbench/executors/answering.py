@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import cast
 
 from awqbench import __version__
+from awqbench.backends.device import pick_device
+from awqbench.backends.registry import kind
 from awqbench.engines import engine_versions
 from awqbench.fingerprint import model_hash, remembered_hash
 from awqbench.job import Job
 from awqbench.plan import MEASUREMENT_VERSION, Plan
-from awqbench.record.environment import hardware, usable_cores
+from awqbench.record.environment import processors, usable_cores
 from awqbench.record.files import content_key
 from awqbench.responses.cached import CachedWorker
 from awqbench.responses.store import ResponseStore, store_path
+from awqbench.weights import kernel_identity
 from awqbench.worker.client import Worker
 
 # Suites that score and generate. Time is never looked up, nor are whole distributions: they would be too large.
@@ -51,10 +54,12 @@ def identity(plan: Plan, job: Job, worker: Worker, weights: Path) -> str:
             model_hash(weights) if weights.is_dir() else remembered_hash(weights),
             plan.model_hash,  # its tokenizer and configuration may serve the engine as well
             backend.model_dump(include={"kind", "options", "dtype", "batch_size", "runtime"}),
-            [plan.spec.model.dtype, plan.spec.model.device, plan.spec.threads],
+            # Kernels of ours can change under one version of awqbench.
+            kernel_identity(str(pick_device(plan.spec.model.device))) if kind(backend.kind).weights == "made" else None,
+            [plan.spec.model.dtype, plan.spec.model.device, plan.spec.threads, plan.spec.model.trust_remote_code],
             engine_versions(backend),
             {key: value for key, value in worker.description.items() if key not in _PASSING},
-            [hardware()["cpu"], hardware()["gpus"], usable_cores(), os.environ.get("OMP_NUM_THREADS")],
+            [processors(), usable_cores(), os.environ.get("OMP_NUM_THREADS")],
         ]
     )
 

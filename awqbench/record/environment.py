@@ -60,6 +60,15 @@ def hardware(cpuinfo: Path = Path("/proc/cpuinfo"), nvml: Any = None) -> dict[st
     }
 
 
+def processors() -> list[Any]:
+    """What of this machine can change a figure: the processor, the features that choose its kernels, the GPUs, and
+    which of them are seen where they are unlike."""
+    found = hardware()
+    unlike = len({gpu["name"] for gpu in found["gpus"]}) > 1
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES") if unlike else None
+    return [found["cpu"], found["cpu_flags"], found["gpus"], seen]
+
+
 def usable_cores() -> int:
     """Cores this process may run on: in a container or under taskset fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

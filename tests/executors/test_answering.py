@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from awqbench.api import run
+from awqbench.executors import answering
 from awqbench.executors.local import pending
 from awqbench.fingerprint import model_hash
 from awqbench.job import NOISE
 from awqbench.plan import make_plan
 from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import Cell, Run
-from awqbench.sources.models import resolve_model
+from awqbench.sources.models import ResolvedModel, resolve_model
 from awqbench.spec import parse_spec
 
 OTHER = {"kind": "reference", "role": "candidate", "batch_size": 3}
@@ -36,6 +38,20 @@ def spec(model: Path, responses: str = "off", noise: bool = False, **backends: A
 
 def cells(done: Run, backend: str) -> dict[str, Cell]:
     return {cell.result.suite: cell for cell in done.cells if cell.result.backend == backend}
+
+
+def test_other_kernels_of_ours_answer_anew(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backends = {kind: {"kind": kind} for kind in ("reference", "awq")}
+    table = {"backends": backends, "quantize": {"calibration": "pydoc-topics"}, "suites": {"perplexity": {}}}
+    monkeypatch.setattr("awqbench.weights.kernel_identity", lambda device: [])  # nothing is compiled for a plan
+    plan = make_plan(parse_spec(table), ResolvedModel(tiny_llama, "m", "path"), model_hash(tiny_llama))
+    worker: Any = SimpleNamespace(description={"kernel": "cpu x14"})
+    found = []
+    for sources in ("as they were", "edited"):
+        monkeypatch.setattr(answering, "kernel_identity", lambda device, sources=sources: [sources])
+        jobs = (plan.job(f"cell/{name}/perplexity") for name in backends)
+        found.append([answering.identity(plan, job, worker, tiny_llama) for job in jobs])
+    assert [one == other for one, other in zip(*found, strict=True)] == [True, False]
 
 
 @pytest.mark.slow

@@ -4,7 +4,10 @@ import json
 from importlib import metadata
 from pathlib import Path
 
-from awqbench.record.environment import hardware, packages, usable_cores
+import pytest
+
+from awqbench.record import environment
+from awqbench.record.environment import hardware, packages, processors, usable_cores
 
 
 def test_hardware_is_plain_json_and_true_of_this_machine() -> None:
@@ -25,6 +28,21 @@ def test_cpuinfo_of_another_machine(tmp_path: Path) -> None:
     assert found["cpu"] == "Some CPU @ 2 GHz"
     assert found["cpu_flags"] == ["avx2", "amx_tile"]
     assert hardware(tmp_path / "absent")["cpu_flags"] == []
+
+
+@pytest.mark.parametrize(("names", "counts"), [(["A", "A"], False), (["A", "B"], True), ([], False)])
+def test_which_gpu_is_seen_counts_where_they_are_unlike(
+    names: list[str], counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"cpu": "c", "cpu_flags": ["avx2"], "gpus": [{"name": name} for name in names]}
+    monkeypatch.setattr(environment, "hardware", lambda: found)
+    seen = []
+    for number in ("0", "1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", number)
+        seen.append(processors())
+    assert (seen[0] != seen[1]) == counts
+    found["cpu_flags"] = ["avx2", "avx512f"]
+    assert processors() != seen[1]
 
 
 def test_versions_are_the_installed_ones() -> None:
