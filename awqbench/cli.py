@@ -139,9 +139,12 @@ def run(
     Example: [bold]awqbench run bench.toml --out runs/nightly --gate --confirm[/]
     """
     from awqbench.gate import exit_code
+    from awqbench.policies import declared
     from awqbench.spec import load_spec
 
     checked = load_spec(spec, {} if cache is None else {"cache.responses": cache})
+    if gate and not declared(checked).gates:
+        raise UserError(f"--gate, and {spec} has no policy and no [[gates]]: nothing says what may ship")
     done = _measure(checked, out, as_json, confirm=confirm)
     status = exit_code(done.verdict) if gate and done.verdict is not None else ExitCode.DONE
     raise typer.Exit(status or _measured(done))

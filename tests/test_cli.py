@@ -43,3 +43,15 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tu
     assert isinstance(result.exception, UserError), result.output
     assert message in str(result.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_without_rules_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit status 0 would read as "all gates pass"."""
+    monkeypatch.chdir(tmp_path)
+    Path("bench.toml").write_text('[model]\nsource = "none/here"\n[suites.perplexity]\n')
+    result = CliRunner().invoke(app, ["run", "--gate"])
+    assert isinstance(result.exception, UserError), result.output
+    assert "bench.toml has no policy and no [[gates]]" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.toml"]
