@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from awqbench.errors import BackendUnavailable
+from awqbench.errors import BackendUnavailable, InvalidMeasurement, NotApplicable
 from awqbench.executors.cell import Outcome, run_job
 from awqbench.executors.checkpoint import KEY_FILE
 from awqbench.executors.pool import WorkerPool
@@ -60,11 +60,13 @@ def _execute(plan: Plan, run: RunDirectory, watcher: Watcher, workers: WorkerPoo
         else:
             try:
                 outcome = run_job(plan, job, run, workers, progress)
-            except WorkerFailed as error:
-                outcome = Outcome("failed", str(error), error.log_tail)
-                failed[job.id] = Outcome("failed", f"{job.id}: {error}", error.log_tail)
+            except (WorkerFailed, InvalidMeasurement) as error:
+                outcome = Outcome("failed", str(error), getattr(error, "log_tail", ()))
+                failed[job.id] = Outcome("failed", f"{job.id}: {error}", outcome.log_tail)
             except BackendUnavailable as error:
                 outcome = failed[job.id] = Outcome("skipped", str(error))
+            except NotApplicable as error:
+                outcome = failed[job.id] = Outcome("not_applicable", f"{job.id}: {error}")
         watcher.end(job, outcome)
 
 
