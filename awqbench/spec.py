@@ -292,7 +292,7 @@ class LatencySpec(SuiteBase):
     """Time to first token, inter-token gaps, decode throughput, load time, memory and checkpoint size."""
 
     kind: Literal["latency"] = "latency"
-    batch_sizes: list[int] = Field(default_factory=lambda: [1, 4], min_length=1)
+    batch_sizes: list[PositiveInt] = Field(default_factory=lambda: [1, 4], min_length=1)
     prompt_tokens: int = Field(128, gt=0)
     new_tokens: int = Field(32, gt=1)
     repeats: int = Field(5, gt=1)

@@ -29,6 +29,7 @@ def test_a_minimal_spec_has_the_three_backends_and_one_reference() -> None:
         ({**MINIMAL, "modell": {}}, "unknown key 'modell'; did you mean 'model'"),
         ({**MINIMAL, "model": {"sauce": "x"}}, "unknown key 'model.sauce'; did you mean 'model.source'"),
         ({**MINIMAL, "gates": [{"metric": "a", "margin": 1, "alpa": 2}]}, "did you mean 'gates.0.alpha'"),
+        ({"suites": {"latency": {"batch_sizes": [1, 0]}}}, "latency.batch_sizes.1: Input should be greater than 0"),
         ({"suites": {"ppl": {}}}, "suites.ppl needs a kind (allowed: perplexity"),
         ({"suites": {"ppl": {"kind": "perplexty"}}}, "did you mean 'perplexity'"),
         ({"suites": {}}, "at least 1 item"),
