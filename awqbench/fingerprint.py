@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Mapping
 from functools import partial
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,10 @@ _COMPANIONS = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
 def model_hash(folder: Path) -> str:
     """sha256 over a model or checkpoint folder's weights, configuration and tokenizer.
 
-    Weights are read once; the result is remembered by the files' names, sizes and modification times.
+    Weights are read once; the result is remembered by the files' names, sizes and times.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    stamp = content_key([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files] + [str(folder.resolve())])
+    stamp = content_key([[f.name, *_stamp(f)] for f in files] + [str(folder.resolve())])
     memory = cache_dir("hashes") / stamp
     if memory.is_file():
         return memory.read_text()
@@ -46,12 +48,30 @@ def model_hash(folder: Path) -> str:
 
 
 def remembered_hash(path: Path) -> str:
-    """sha256 of one large file, read once: remembered by its name, size and modification time."""
-    stat = path.stat()
-    memory = cache_dir("hashes") / content_key([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    """sha256 of one large file, read once: remembered by its name, size and times."""
+    memory = cache_dir("hashes") / content_key([str(path.resolve()), *_stamp(path)])
     if not memory.is_file():
         write_atomic(memory, file_hash(path))
     return memory.read_text()
+
+
+def _stamp(path: Path) -> list[int]:
+    """What tells that a file is another. Unpacking sets the time of modification as it likes, not that of change."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def gguf_hash(path: Path) -> str:
+    """sha256 of a GGUF file, of all parts of one that is split."""
+    parts = gguf_parts(path)
+    return remembered_hash(path) if parts == [path] else content_key([remembered_hash(part) for part in parts])
+
+
+def gguf_parts(path: Path) -> list[Path]:
+    """The files that llama.cpp loads by this name: of `x-00001-of-00003.gguf` all three, as far as they are there."""
+    if not (split := re.fullmatch(r"(.*-)\d{5}(-of-\d{5}\.gguf)", path.name)):
+        return [path]
+    return sorted(path.parent.glob(f"{escape(split[1])}[0-9][0-9][0-9][0-9][0-9]{split[2]}"))
 
 
 def file_hash(path: Path) -> str:

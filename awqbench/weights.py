@@ -10,7 +10,7 @@ from typing import Any
 from awqbench.backends.registry import kind
 from awqbench.errors import UserError
 from awqbench.executors.request import check_settings
-from awqbench.fingerprint import file_hash, folder_hash, model_hash, remembered_hash
+from awqbench.fingerprint import file_hash, folder_hash, gguf_hash, model_hash
 from awqbench.formats.config import read_config
 from awqbench.job import Job, Role
 from awqbench.ops import cpu, cuda_build
@@ -45,7 +45,7 @@ def weights_of(
     if backend.checkpoint:
         path = Path(backend.checkpoint)
         if what == "gguf" and path.is_file():
-            return [], Weights(remembered_hash(path))
+            return [], Weights(gguf_hash(path))
         if what == "gguf" and not path.is_dir():
             raise UserError(f"backends.{name}.checkpoint: no file or folder at {path}")
         source = Weights(_folder_key(name, path))

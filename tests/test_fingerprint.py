@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from awqbench.fingerprint import suite_data
+from awqbench.fingerprint import gguf_hash, gguf_parts, model_hash, suite_data
 from awqbench.resources import content
 from awqbench.spec import FairnessSpec, TasksSpec
 
@@ -78,3 +79,35 @@ def test_the_committed_baseline_is_of_the_task_as_it_is() -> None:
 
 def test_fairness_sets_are_hashed_by_their_items() -> None:
     assert suite_data(FairnessSpec()) == suite_data(FairnessSpec())
+
+
+def rewrite(path: Path) -> None:
+    """Other content of the same size and modification time: what unpacking an archive of normalized times leaves."""
+    stat = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    while path.stat().st_ctime_ns == stat.st_ctime_ns:  # clocks of file systems tick slowly
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_weights_that_were_replaced_under_their_old_time_are_others(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    before = model_hash(tmp_path), gguf_hash(weights)
+    rewrite(weights)
+    after = model_hash(tmp_path), gguf_hash(weights)
+    assert all(one != other for one, other in zip(before, after, strict=True))
+
+
+def test_a_split_file_is_all_its_parts(tmp_path: Path) -> None:
+    parts = [tmp_path / f"m[1]-{i:05d}-of-00002.gguf" for i in (1, 2)]
+    others = [tmp_path / name for name in ("m[1].gguf", "m[1]-00001-of-00003.gguf", "m1-00002-of-00002.gguf")]
+    for path in [*parts, *others]:
+        path.write_bytes(path.name.encode())
+    assert gguf_parts(parts[0]) == parts
+    assert gguf_parts(others[0]) == [others[0]]
+    before = gguf_hash(parts[0])
+    rewrite(others[1])
+    assert gguf_hash(parts[0]) == before
+    rewrite(parts[1])
+    assert gguf_hash(parts[0]) != before

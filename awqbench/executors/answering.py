@@ -12,7 +12,7 @@ from awqbench import __version__
 from awqbench.backends.device import pick_device
 from awqbench.backends.registry import kind
 from awqbench.engines import engine_versions
-from awqbench.fingerprint import model_hash, remembered_hash
+from awqbench.fingerprint import gguf_hash, model_hash
 from awqbench.job import Job
 from awqbench.plan import MEASUREMENT_VERSION, Plan
 from awqbench.record.environment import processors, usable_cores
@@ -51,7 +51,7 @@ def identity(plan: Plan, job: Job, worker: Worker, weights: Path) -> str:
     return content_key(
         [
             [__version__, MEASUREMENT_VERSION],
-            model_hash(weights) if weights.is_dir() else remembered_hash(weights),
+            model_hash(weights) if weights.is_dir() else gguf_hash(weights),
             plan.model_hash,  # its tokenizer and configuration may serve the engine as well
             backend.model_dump(include={"kind", "options", "dtype", "batch_size", "runtime"}),
             # Kernels of ours can change under one version of awqbench.

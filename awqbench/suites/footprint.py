@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from awqbench.fingerprint import gguf_parts
 from awqbench.record.schema import Metric
 from awqbench.suites.base import Context
 
@@ -49,7 +50,7 @@ def footprint_metrics(context: Context, memory: Mapping[str, int], asked: str, d
 def weight_files(weights: Path) -> list[Path]:
     """The files that hold a model's weights: of several formats side by side, the first of `WEIGHT_FILES`."""
     if weights.is_file():
-        return [weights]
+        return gguf_parts(weights)
     folder = weights
     return next((found for pattern in WEIGHT_FILES if (found := sorted(folder.glob(pattern)))), [])
 
