@@ -22,8 +22,10 @@ _COLUMNS = ["metric", "item_id", "cluster", "score", "correct"]
 def write_baseline(run: Run, path: Path) -> int:
     """Write the candidates' cells that are comparable across machines; returns how many items.
 
-    Latency and memory are left out: they belong to the machine that measured them.
+    Latency and memory are left out: they belong to the machine that measured them. Raises UserError for a run that is
+    unfinished, whose missing cells would be held against another run's reference without a word, or has no candidate.
     """
+    _refuse_unfinished(run)
     cells = [
         cell
         for cell in run.cells
@@ -65,6 +67,7 @@ def read_baseline(path: Path) -> Baseline:
     """A file written by `write_baseline`, or a whole run directory. Raises UserError for anything else."""
     if path.is_dir():
         run = load_run(path)
+        _refuse_unfinished(run)
         return Baseline(run.cells, run.manifest.data, run.manifest.model, run.manifest.hardware)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -81,6 +84,11 @@ def read_baseline(path: Path) -> Baseline:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise UserError(f"{path} is no baseline: {str(error).splitlines()[0]}") from None
+
+
+def _refuse_unfinished(run: Run) -> None:
+    if run.manifest.finished is None:
+        raise UserError(f"{run.path} is unfinished and no baseline: run it again, it resumes")
 
 
 def _columns(items: pd.DataFrame) -> list[str]:

@@ -1,0 +1,31 @@
+"""What may be a baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from awqbench.errors import UserError
+from awqbench.record.baseline import read_baseline, write_baseline
+from awqbench.record.files import write_model
+from awqbench.record.layout import RunDirectory
+from awqbench.record.reader import load_run
+from awqbench.record.schema import CellResult, Manifest
+
+
+def test_an_unfinished_run_is_no_baseline(tmp_path: Path) -> None:
+    """Of its missing cells each would be held against the new run's reference instead."""
+    run = RunDirectory(tmp_path / "run")
+    manifest = Manifest(awqbench_version="0", created="", spec={}, spec_hash="", policy_hash="", model={})
+    cell = CellResult(backend="awq", suite="tasks", kind="tasks", role="candidate", key="k", status="ok")
+    write_model(run.manifest, manifest)
+    write_model(run.cell("awq", "tasks") / "result.json", cell)
+    with pytest.raises(UserError, match="unfinished and no baseline"):
+        write_baseline(load_run(run.root), tmp_path / "baseline.json")
+    with pytest.raises(UserError, match="unfinished and no baseline"):
+        read_baseline(run.root)
+    write_model(run.manifest, manifest.model_copy(update={"finished": "2026-01-01T00:00:00+00:00"}))
+    write_baseline(load_run(run.root), tmp_path / "baseline.json")
+    for path in (run.root, tmp_path / "baseline.json"):
+        assert [found.result.key for found in read_baseline(path).cells] == ["k"]
