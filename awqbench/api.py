@@ -21,6 +21,7 @@ from awqbench.gate import policy_hash
 from awqbench.job import PARITY
 from awqbench.plan import Plan, make_plan
 from awqbench.policies import declared, refuse_unmeasured
+from awqbench.record.attribution import Attribution
 from awqbench.record.environment import hardware, packages
 from awqbench.record.files import content_key, write_model
 from awqbench.record.layout import RunDirectory
@@ -172,6 +173,22 @@ def _drop_unplanned(plan: Plan, directory: RunDirectory) -> None:
     for cell in directory.parity.glob("*"):
         if (cell.name, PARITY) not in planned:
             shutil.rmtree(cell)
+    _drop_attributions(plan, directory)
+
+
+def _drop_attributions(plan: Plan, directory: RunDirectory) -> None:
+    """Of weights that are no more: the report would show them beside the figures of others."""
+    found = [(path, read_record(path, Attribution)) for path in directory.attributions.glob("*.json")]
+    if not found:
+        return
+    folders = [
+        Path(backend.checkpoint) if backend.checkpoint else directory.checkpoint(name)
+        for name, backend in plan.spec.backends.items()
+    ]
+    hashes = {model_hash(folder) for folder in folders if (folder / "config.json").is_file()}
+    for path, of in found:
+        if of.checkpoint_hash not in hashes:
+            path.unlink()
 
 
 def _now() -> str:

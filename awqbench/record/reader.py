@@ -79,8 +79,11 @@ def load_run(path: str | Path) -> Run:
         run.comparison = read_record(layout.comparison, Comparison)
     if layout.verdict.is_file():
         run.verdict = read_record(layout.verdict, Verdict)
+    backends = run.manifest.spec.get("backends", {})
     for recipe in sorted(layout.root.glob("checkpoints/*/quantize.json")):
-        run.quantization[recipe.parent.name] = _read_json(recipe)
+        # One that an earlier spec made, and this one does not run, says nothing of the figures.
+        if (own := backends.get(recipe.parent.name)) and not own.get("checkpoint"):
+            run.quantization[recipe.parent.name] = _read_json(recipe)
     for attribution in sorted(layout.attributions.glob("*.json")):
         run.attributions[attribution.stem] = read_record(attribution, Attribution)
     return run

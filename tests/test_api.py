@@ -1,0 +1,51 @@
+"""What running again makes of a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from awqbench import api
+from awqbench.fingerprint import model_hash
+from awqbench.record.attribution import Amount, Attribution, Stage
+from awqbench.record.files import write_model
+from awqbench.record.layout import RunDirectory
+from awqbench.record.reader import load_run
+from awqbench.spec import parse_spec
+
+SPEC: dict[str, Any] = {
+    "backends": {"reference": {"kind": "reference"}},
+    "noise_floor": {"enabled": False},
+    "suites": {"perplexity": {"text": "pydoc-topics"}},
+}
+
+
+def test_of_an_earlier_checkpoint_nothing_is_shown(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend `given` once was made, now it is a folder; what `now` says is of that folder."""
+    monkeypatch.setattr(api, "execute", lambda *_: None)
+    monkeypatch.setattr(api, "rescore", load_run)
+    run = RunDirectory(tmp_path / "run")
+    backends = {**SPEC["backends"], "given": {"kind": "transformers", "checkpoint": str(tiny_llama)}}
+    model = {"source": str(tiny_llama)}
+    spec = parse_spec({**SPEC, "backends": backends, "model": model, "parity": {"enabled": False}})
+    api.run(spec, run.root)
+    for name in ("given", "gone"):
+        run.checkpoint(name).mkdir(parents=True)
+        (run.checkpoint(name) / "quantize.json").write_text("{}")
+    nothing = Amount(value=0, ci_low=0, ci_high=0)
+    stage = Stage(units=1, clusters=1, tokens=1, damage=nothing)
+    for name, digest in {"given": "earlier", "now": model_hash(tiny_llama)}.items():
+        of = Attribution(
+            awqbench_version="", created="", checkpoint="", checkpoint_hash=digest, reference="", reference_hash="",
+            measure={}, by="linear", points=1, seed=0, estimating=stage, confirming=stage, explained=1,
+            remainder=nothing, scaled_groups=0, linears=[], blocks=[], kinds=[], steps=[], agreement={}, keep=[],
+            seconds=0,
+        )  # fmt: skip
+        write_model(run.attributions / f"{name}.json", of)
+    again = api.run(spec, run.root)
+    assert again.quantization == {}
+    assert list(again.attributions) == ["now"]
