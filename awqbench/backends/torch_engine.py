@@ -30,7 +30,7 @@ class TorchEngine(BackendBase):
     """Scores, generates and times with a loaded causal LM. Subclasses say how the weights get there."""
 
     model: Any
-    folder: str
+    options: dict[str, Any]
     device: torch.device
     batch_size: int
     runtime: Runtime
@@ -38,14 +38,14 @@ class TorchEngine(BackendBase):
     def load(self, options: dict[str, Any]) -> dict[str, Any]:
         """See `Backend.load`.
 
-        Options read: weights, dtype, device, threads, batch_size, trust_remote_code, runtime, settings.
+        Options read: weights, model_dir, dtype, device, threads, batch_size, trust_remote_code, runtime, settings.
         """
+        self.options = options
         if options.get("threads"):
             torch.set_num_threads(options["threads"])
         torch.set_grad_enabled(False)
         self.device = pick_device(options["device"])
         self.batch_size = options.get("batch_size") or 32
-        self.folder = options["weights"]
         import transformers
         import transformers.models.auto.modeling_auto  # importing it takes seconds that are not the model's
 
@@ -188,17 +188,21 @@ class TorchEngine(BackendBase):
 
     def tokenize(self, texts: list[str], special: bool) -> list[list[int]]:
         """See `Backend.tokenize`. The tokenizer is the one beside the weights."""
-        return [self.tokenizer.encode(text, add_special_tokens=special) for text in texts]
+        tokenizer = self._tokenizer(self.options["weights"])
+        return [tokenizer.encode(text, add_special_tokens=special) for text in texts]
 
     @cached_property
-    def tokenizer(self) -> Any:
-        """The tokenizer beside the weights."""
+    def _decoder(self) -> Any:
+        """The model's own tokenizer, by which answers are cut: a checkpoint may lack one."""
+        return self._tokenizer(self.options.get("model_dir") or self.options["weights"])
+
+    def _tokenizer(self, folder: str) -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=self.options.get("trust_remote_code", False))
 
     def _text(self, ids: Sequence[int]) -> str:
-        return cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
+        return cast(str, self._decoder.decode(ids, skip_special_tokens=True))
 
     def memory(self) -> dict[str, int]:
         """See `Backend.memory`."""

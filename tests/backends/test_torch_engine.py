@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
 from awqbench.backends.packed import PackedBackend
+from awqbench.backends.reference import ReferenceBackend
 
 OPTIONS = {"dtype": "float32", "device": "cpu", "threads": None}
 
@@ -31,3 +36,44 @@ def test_a_packed_checkpoint_shares_beginnings(checkpoint: Callable[[str], Path]
         np.testing.assert_array_equal(one.argmax, other.argmax)
     assert engine._prefixes.limit == engine.model.config.max_position_embeddings
     assert 2 * proof_and_scores < sum(map(len, sequences))
+
+
+@pytest.fixture
+def gradients() -> Iterator[None]:
+    """An engine switches them off for its process."""
+    yield
+    torch.set_grad_enabled(True)
+
+
+@pytest.mark.usefixtures("gradients")
+def test_a_checkpoint_without_a_tokenizer_stops_at_texts(tiny_llama: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_llama, bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    engine = ReferenceBackend()
+    engine.load({**OPTIONS, "weights": str(bare), "model_dir": str(tiny_llama)})
+    (whole,) = engine.generate([[70, 71, 72]], 6, [])
+    text = engine._text(whole[2:3])
+    (cut,) = engine.generate_until([[70, 71, 72]], 6, [], [text])
+    assert cut == whole[: 1 + whole.index(whole[2])]
+
+
+CODE = """from transformers import PreTrainedTokenizerFast
+
+
+class Own(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+@pytest.mark.usefixtures("gradients")
+def test_a_tokenizer_with_code_of_its_own_is_run_where_that_is_trusted(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(tiny_llama, folder)
+    (folder / "own.py").write_text(CODE)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"auto_map": {"AutoTokenizer": [None, "own.Own"]}, "tokenizer_class": "Own"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    engine = ReferenceBackend()
+    engine.load({**OPTIONS, "weights": str(folder), "model_dir": str(folder), "trust_remote_code": True})
+    assert engine.tokenize(["ab"], special=False) == [[67, 68]]
+    assert type(engine._decoder).__name__ == "Own"
