@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from math import nan
 from typing import Any
@@ -24,10 +24,10 @@ class NvmlGpus:
 
     `nvml` is the `pynvml` module of nvidia-ml-py, or a stand-in with the same functions. Where NVML can't be started
     there are no devices and `note` says why. A figure a device does not offer (MIG, older boards) reads as NaN. With
-    `uuid`, where NVML knows it, that device alone.
+    `uuid`, one or several, where NVML knows them, those devices alone.
     """
 
-    def __init__(self, nvml: Any = None, uuid: str | None = None) -> None:
+    def __init__(self, nvml: Any = None, uuid: str | Sequence[str] | None = None) -> None:
         self.note: str | None = None
         self._handles: list[Any] = []
         self._nvml = nvml
@@ -46,7 +46,8 @@ class NvmlGpus:
         count = self._try(self._nvml.nvmlDeviceGetCount) or 0
         self._handles = [h for i in range(count) if (h := self._try(self._nvml.nvmlDeviceGetHandleByIndex, i))]
         # Another tenant's device must not be taken for ours: its heat would make our timings invalid.
-        own = [handle for handle in self._handles if uuid and self._try(self._nvml.nvmlDeviceGetUUID, handle) == uuid]
+        wanted = {uuid} if isinstance(uuid, str) else set(uuid or ())
+        own = [h for h in self._handles if wanted and self._try(self._nvml.nvmlDeviceGetUUID, h) in wanted]
         self._handles = own or self._handles
         if not self._handles:
             self.note = "no GPU: NVML finds no device"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,12 +21,14 @@ class Sampler:
         pid: root of the process tree that the host figures describe.
         interval_s: seconds between two samples.
         nvml: the pynvml module, or a stand-in with its functions.
-        uuid: the device the cell runs on, as NVML names it; by default all devices are sampled.
+        uuid: the device or devices the cell runs on, as NVML names them; by default all devices are sampled.
 
     A sample is also taken at the very end, so that a cell shorter than the interval has one.
     """
 
-    def __init__(self, pid: int, interval_s: float = 0.5, *, nvml: Any = None, uuid: str | None = None) -> None:
+    def __init__(
+        self, pid: int, interval_s: float = 0.5, *, nvml: Any = None, uuid: str | Sequence[str] | None = None
+    ) -> None:
         self._interval = interval_s
         self._host = host.HostProbe(pid)
         self._gpus = gpu.NvmlGpus(nvml, uuid)

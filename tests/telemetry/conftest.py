@@ -53,6 +53,9 @@ class FakeNvml:
     def nvmlDeviceGetName(self, handle: Any) -> str:  # noqa: N802
         return f"Fake {handle.index}"
 
+    def nvmlDeviceGetUUID(self, handle: Any) -> str:  # noqa: N802
+        return f"GPU-{handle.index}"
+
     def nvmlDeviceGetCudaComputeCapability(self, handle: Any) -> tuple[int, int]:  # noqa: N802
         return (9, 0)
 

@@ -67,7 +67,7 @@ class VllmBackend(BackendBase):
             "max_positions": int(arguments["max_model_len"]) - 1,
             "dtype": str(config.dtype).removeprefix("torch."),
             "device": "cpu" if on_cpu else "cuda",
-            "device_uuid": vllm_model.device_uuid() if self.on_gpu else None,
+            "device_uuid": vllm_model.device_uuids(len(found)) if self.on_gpu else None,
             "kernel": found[0]["kernel"],
             "runtime": "vllm",
             "batch_size": self.batch_size,

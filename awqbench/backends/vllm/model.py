@@ -50,8 +50,8 @@ def device_peaks(model: Any) -> dict[str, int]:
     }
 
 
-def device_uuid() -> str:
-    """NVML's name of the first GPU in use."""
+def device_uuids(count: int) -> list[str]:
+    """NVML's names of the GPUs in use, the first ones that are seen."""
     import torch
 
-    return f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+    return [f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in range(count)]
