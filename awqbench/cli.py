@@ -356,7 +356,7 @@ def _summary(done: Any) -> dict[str, Any]:
             for c in done.cells
         ],
         "parity": [row.model_dump() for row in done.comparison.parity] if done.comparison else [],
-        "metrics": json.loads(done.metrics.to_json(orient="records")),
+        "metrics": json.loads(done.metrics.to_json(orient="records", double_precision=15)),
     }
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from awqbench.cli import app
+from awqbench.cli import _summary, app
 from awqbench.errors import UserError
+from awqbench.record.reader import Cell, Run
+from awqbench.record.schema import CellResult, Manifest, Metric
+from awqbench.suites.base import item_table
 
 COMMANDS = (
     "init", "quantize", "run", "compare", "gate", "baseline", "audit", "report", "inspect", "export", "card", "doctor",
@@ -55,3 +58,12 @@ def test_a_gate_without_rules_is_refused_before_anything_is_measured(
     assert isinstance(result.exception, UserError), result.output
     assert "bench.toml has no policy and no [[gates]]" in str(result.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["bench.toml"]
+
+
+def test_small_figures_are_whole_in_json(tmp_path: Path) -> None:
+    """pandas writes ten decimals by itself: a divergence of 2e-11 would be 0."""
+    kl = Metric(id="divergence/kl", value=2.5e-11, unit="nats", n=1, protocol="")
+    result = CellResult(backend="b", suite="s", kind="divergence", role="candidate", key="", status="ok", metrics=[kl])
+    manifest = Manifest(awqbench_version="", created="", spec={}, spec_hash="", policy_hash="", model={})
+    (row,) = _summary(Run(tmp_path, manifest, [Cell(result, item_table([]))]))["metrics"]
+    assert (row["value"], row["ci_low"]) == (2.5e-11, None)
