@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from awqbench.errors import UserError
@@ -16,11 +17,15 @@ def pick_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"unknown device {name!r} (allowed: auto, cpu, cuda, cuda:N)")
+    if name == "cpu":
+        return torch.device(name)
+    if not torch.cuda.is_available():
         raise UserError(
             f"device {name!r} asked for, but this torch ({torch.__version__}) sees no GPU (allowed: auto, cpu)"
         )
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r} (allowed: auto, cpu, cuda, cuda:N)") from None
+    device, count = torch.device(name), torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise UserError(f"device {name!r} asked for, but the last of {count} GPUs is cuda:{count - 1}")
+    return device
