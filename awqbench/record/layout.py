@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from awqbench.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,10 @@ class RunDirectory:
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise UserError(f"another awqbench is at work in {self.root}") from None
+            except OSError as error:  # Lustre and NFS may be mounted so
+                log.warning("%s cannot be locked (%s): let no second run work in it", self.root, error.strerror)
             shutil.rmtree(self.root / "unfinished", ignore_errors=True)
             yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def test_only_one_run_works_in_a_directory(tmp_path: Path) -> None:
             raise AssertionError("two runs in one directory")
     with run.lock():
         pass
+
+
+def test_a_file_system_without_locks_is_no_second_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with RunDirectory(tmp_path / "run").lock():
+        assert "cannot be locked (Function not implemented)" in caplog.text
 
 
 def test_a_place_that_is_no_run_is_refused_and_a_killed_start_is_not(tmp_path: Path) -> None:
