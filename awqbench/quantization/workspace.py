@@ -37,21 +37,19 @@ class Workspace:
         Raises UserError when there is unfinished work and `resume` is not set, when that work was asked for otherwise
         (the first difference is named), or when another process is at it.
         """
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        started = (self.folder / _FINGERPRINT).is_file()
-        if started and not resume:
-            raise UserError(
-                f"{self.folder} holds an unfinished quantization, {self.finished()} blocks of it done"
-                " (allowed: --resume to go on with it, or remove that folder)"
-            )
-        if started:
-            self._refuse_other(fingerprint)
         self._blocks.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UserError(f"another process is quantizing into {self.folder}") from None
+            if (self.folder / _FINGERPRINT).is_file():
+                if not resume:
+                    raise UserError(
+                        f"{self.folder} holds an unfinished quantization, {self.finished()} blocks of it done"
+                        " (allowed: --resume to go on with it, or remove that folder)"
+                    )
+                self._refuse_other(fingerprint)
             _write_json(self.folder / _FINGERPRINT, fingerprint)
             try:
                 yield

@@ -58,11 +58,12 @@ def test_unfinished_work_is_neither_lost_nor_mixed_up(tmp_path: Path) -> None:
     assert workspace.finished() == 1
 
 
-def test_two_processes_do_not_share_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_processes_do_not_share_it(tmp_path: Path, resume: bool) -> None:
     with (
         Workspace(tmp_path / "out").opened(ASKED, resume=False),
-        pytest.raises(UserError, match="another process"),
-        Workspace(tmp_path / "out").opened(ASKED, resume=True),
+        pytest.raises(UserError, match="another process"),  # and not that its folder may be removed
+        Workspace(tmp_path / "out").opened(ASKED, resume=resume),
     ):
         pass
 
