@@ -12,10 +12,13 @@ from transformers import PreTrainedModel
 
 from awqbench.backends.pretrained import load_pretrained
 from awqbench.errors import UserError
+from awqbench.formats.config import layout_of
+from awqbench.formats.layouts import Readable, Scheme
 from awqbench.formats.load import load_with
 from awqbench.formats.settings import QUANTIZATION, read_settings
 from awqbench.modeling.experts import Experts, unfuse_experts
 from awqbench.quantization.blocks import untranspose
+from awqbench.quantization.mixed import bits_per_weight
 from awqbench.quantization.tensor import QuantizedTensor
 
 
@@ -35,9 +38,10 @@ def load_candidate(folder: Path, trust_remote_code: bool = False) -> tuple[PreTr
     if not _is_quantized(folder):
         return _plain(folder, trust_remote_code), {}
     packed: dict[str, Packed] = {}
+    layout = layout_of(read_settings(folder))
 
     def dense(name: str, weight: QuantizedTensor, bias: Tensor | None) -> nn.Linear:
-        packed[name] = _stored(weight)
+        packed[name] = _stored(weight, layout)
         return _dense(weight, bias)
 
     model = load_with(dense, folder, trust_remote_code=trust_remote_code)
@@ -67,8 +71,10 @@ def _is_quantized(folder: Path) -> bool:
     return bool(read_settings(folder).get(QUANTIZATION))
 
 
-def _stored(weight: QuantizedTensor) -> Packed:
-    return Packed(weight.bits, (weight.codes.numel() * weight.bits + weight.scales.numel() * (16 + weight.bits)) // 8)
+def _stored(weight: QuantizedTensor, layout: Readable) -> Packed:
+    scheme = Scheme(weight.bits, weight.group_size, bool((weight.zeros == 1 << (weight.bits - 1)).all()))
+    bits = bits_per_weight(layout.held(scheme), weight.codes.shape[1])
+    return Packed(weight.bits, round(weight.codes.numel() * bits / 8))
 
 
 def _dense(weight: QuantizedTensor, bias: Tensor | None) -> nn.Linear:

@@ -82,6 +82,10 @@ class Gptq:
             for name in names
         }
 
+    def held(self, scheme: Scheme) -> Scheme:
+        """With zero points always."""
+        return Scheme(scheme.bits, scheme.group_size)
+
 
 FIRST, SECOND = Gptq("gptq", True), Gptq("gptq-v2", False)
 

@@ -28,6 +28,9 @@ class Readable(Protocol):
     def schemes(self, config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Scheme]:
         """What a quantization_config says of the linears named; UserError for what this project does not read."""
 
+    def held(self, scheme: Scheme) -> Scheme:
+        """The scheme by whose arithmetic a linear takes room in the file."""
+
 
 class Layout(Readable, Protocol):
     """What a writer needs to know as well."""
@@ -37,9 +40,6 @@ class Layout(Readable, Protocol):
 
     def fits(self, out: int, inputs: int, scheme: Scheme) -> bool:
         """Whether a linear [out, inputs] can be packed."""
-
-    def held(self, scheme: Scheme) -> Scheme:
-        """The scheme by whose arithmetic a linear takes room in the file."""
 
     def pack(self, quantized: QuantizedTensor, scheme: Scheme) -> dict[str, Tensor]:
         """The tensors of a linear, by suffix; `unpack` is the inverse."""
