@@ -54,7 +54,7 @@ def assemble(
             if not name.startswith(FOLDED) and name not in dropped:
                 tensors[name] = reader.stored(files, name)
         for name in sorted(raised & set(found)):
-            tensors |= _raised(storage, reader, files, name, keep_bits)
+            tensors |= _raised(storage, reader, files, name, keep_bits, name in record["transposed"])
         schemes |= {
             on_disk: Scheme(keep_bits, storage.scheme.group_size, storage.scheme.symmetric)
             if name in raised
@@ -85,15 +85,20 @@ def assemble(
     write_folder(out, tensors, texts | {"README.md": model_card(recipe, config)}, weights.folder)
 
 
-def _raised(storage: Storage, reader: _Reader, files: Shards, name: str, bits: int) -> dict[str, Stored]:
-    """A linear that mixed precision keeps: in the source's type, or rounded to nearest at more bits."""
+def _raised(
+    storage: Storage, reader: _Reader, files: Shards, name: str, bits: int, transposed: bool
+) -> dict[str, Stored]:
+    """A linear that mixed precision keeps: in the source's type, or rounded to nearest at more bits.
+
+    `transposed`: its weight lies in `files` as the architecture has it, [in, out].
+    """
     on_disk, key = storage.on_disk(name), f"{FOLDED}{name}"
     if bits == 16:
         return {f"{on_disk}.weight": reader.stored(files, key)}
     scheme = Scheme(bits, storage.scheme.group_size, storage.scheme.symmetric)
 
     def pack() -> dict[str, Tensor]:
-        weight = files.tensor(key)
+        weight = files.tensor(key).T if transposed else files.tensor(key)
         group = weight.shape[1] // scheme.groups(weight.shape[1])
         return storage.layout.pack(quantize(weight, bits, group, symmetric=scheme.symmetric), scheme)
 

@@ -47,6 +47,7 @@ class Storage:
             tensors |= {f"{self.on_disk(name)}.{suffix}": tensor.cpu() for suffix, tensor in packed.items()}
             replaces |= self._sources(f"{name}.weight")
         for name, weight in result.folded.items():
+            weight = weight.T if name in transposed else weight
             tensors[f"{FOLDED}{name}"] = self._half(weight, f"{name}.weight")
         for name, parameter in self.weights.model.get_submodule(prefix).named_parameters(prefix):
             owner, _, leaf = name.rpartition(".")
@@ -61,6 +62,7 @@ class Storage:
         record = {
             "quantized": {name: self.on_disk(name) for name in result.quantized},
             "replaces": sorted(replaces),
+            "transposed": sorted(transposed),
             "linears": result.linears,
             "groups": result.groups,
             "warnings": result.warnings,

@@ -194,6 +194,23 @@ def test_the_worst_linears_keep_more_bits(
     assert errors[1] < errors[0]
 
 
+@pytest.mark.parametrize(("bits", "off"), [(16, 1e-5), (8, 0.02)])
+def test_linears_that_the_architecture_stores_transposed_are_kept_so(
+    build: Callable[..., Any], ids: torch.Tensor, windows: Windows, tmp_path: Path, bits: int, off: float
+) -> None:
+    build("gpt2").save_pretrained(tmp_path / "model")
+    quantize_model(
+        tmp_path / "model", tmp_path / "out", AWQ, windows=windows, layout="compressed-tensors",
+        mixing=Mixing(keep=["re:.*h.0.*", "attn.c_proj"], bits=bits),
+    )  # fmt: skip
+    with torch.no_grad():
+        first, second = (
+            model(ids[:40].unsqueeze(0), output_hidden_states=True).hidden_states[1]
+            for model in (AutoModelForCausalLM.from_pretrained(tmp_path / "model"), load_quantized(tmp_path / "out"))
+        )
+    assert (second - first).norm() < off * first.norm()
+
+
 def test_a_dry_run_says_what_it_would_need(llama_folder: Path, windows: Windows, tmp_path: Path) -> None:
     plan = quantize_model(llama_folder, tmp_path / "out", AWQ, windows=windows, dry_run=True)
     assert plan["blocks"] == 2
