@@ -16,7 +16,14 @@ from awqbench.errors import UserError
 from awqbench.formats import autoawq
 from awqbench.formats.config import layout_of, model_config, read_config, read_schemes
 from awqbench.formats.layouts import Readable, Scheme
-from awqbench.formats.placing import assign, experts_on_disk, linear_name, refuse_missing, replace_linear, unfuse_packed
+from awqbench.formats.placing import (
+    assign,
+    experts_on_disk,
+    linear_name,
+    refuse_missing,
+    replace_linear,
+    unfuse_experts_of,
+)
 from awqbench.formats.settings import CONFIG
 from awqbench.formats.shards import Shards
 from awqbench.formats.summary import RECIPE
@@ -145,15 +152,18 @@ def _empty(checkpoint: Path, dtype: torch.dtype, trust_remote_code: bool) -> Pre
 def _fill(model: PreTrainedModel, packed: _Packed, dtype: torch.dtype, make: Make) -> None:
     """Give every parameter and buffer what the files hold for it."""
     shards, names = packed.shards, Names(model)
+    places = {name: names.in_model(name) for name in shards.entries}
     ignored = [r"rotary_emb\.inv_freq$", *(model._keys_to_ignore_on_load_unexpected or ())]  # computed, or not modelled
     rest = {
         name
-        for name in shards.entries
+        for name, place in places.items()
         # As transformers has it, only what is unexpected: GPT-2's "attn.bias" would take c_attn's bias, too.
-        if names.in_model(name) or not any(re.search(pattern, name) for pattern in ignored)
+        if place or not any(re.search(pattern, name) for pattern in ignored)
     }
     linears = [name for name in packed.schemes if f"{name}.{packed.layout.SUFFIXES[0]}" in rest]
-    unfuse_packed(model, names, linears)
+    # Experts that were kept lie there one by one too, under names that transformers does not always know.
+    kept = [name.rpartition(".")[0] for name in rest if places[name] is None]
+    unfuse_experts_of(model, names, [*linears, *kept])
     experts = experts_on_disk(model)
 
     for name in linears:
@@ -167,10 +177,10 @@ def _fill(model: PreTrainedModel, packed: _Packed, dtype: torch.dtype, make: Mak
         owner, _, leaf = name.rpartition(".")
         if owner in experts:
             assign(model, f"{experts[owner]}.{leaf}", shards.tensor(name), dtype)
-        elif names.in_model(name) and names.merged(name):
+        elif places[name] and names.merged(name):
             converted.append(name)
         else:
-            assign(model, names.in_model(name) or name, shards.tensor(name), dtype)
+            assign(model, places[name] or name, shards.tensor(name), dtype)
     load_converted(model, names, converted, shards.tensor)
     # Told what is missing, transformers ties to whichever of two the files hold, and not at all where they differ.
     missing = {name for name, tensor in model.named_parameters(remove_duplicate=False) if tensor.is_meta}

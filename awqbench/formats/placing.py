@@ -15,8 +15,8 @@ from awqbench.modeling.fused import fused_layout
 from awqbench.modeling.names import Names
 
 
-def unfuse_packed(model: PreTrainedModel, names: Names, linears: Iterable[str]) -> None:
-    """Turn the fused experts that some of the packed linears, named as on disk, belong to into linears of their own."""
+def unfuse_experts_of(model: PreTrainedModel, names: Names, linears: Iterable[str]) -> None:
+    """Turn the fused experts that some of the linears, named as on disk, belong to into linears of their own."""
     modules = dict(model.named_modules())
     fused = set()
     for linear in linears:

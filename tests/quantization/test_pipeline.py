@@ -169,6 +169,21 @@ def test_a_mixture_of_experts_keeps_its_names_on_disk(
     assert sum(seen) == 2 * windows.tokens
 
 
+@pytest.mark.parametrize("experts", ["experts", r"experts\\.1"])
+def test_kept_experts_that_have_no_names_of_their_own_are_read_back(
+    build: Callable[..., Any], ids: torch.Tensor, windows: Windows, tmp_path: Path, experts: str
+) -> None:
+    build("gpt-oss").save_pretrained(tmp_path / "model")
+    (tmp_path / "o.toml").write_text(f'[skip]\nlinears = ["re:.*layers\\\\.0\\\\..*{experts}\\\\..*"]\n')
+    recipe, batch = Recipe(method="rtn", bits=8, group_size=16), ids[:40].unsqueeze(0)
+    quantize_model(
+        tmp_path / "model", tmp_path / "out", recipe, layout="compressed-tensors", overrides=tmp_path / "o.toml"
+    )
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)(batch).logits
+        assert (load_quantized(tmp_path / "out")(batch).logits - expected).norm() < 0.1 * expected.norm()
+
+
 @pytest.mark.parametrize(("bits", "layout"), [(16, "autoawq"), (16, "compressed-tensors"), (8, "compressed-tensors")])
 def test_the_worst_linears_keep_more_bits(
     llama_folder: Path, ids: torch.Tensor, windows: Windows, tmp_path: Path, bits: int, layout: str
