@@ -109,10 +109,10 @@ def _sizes(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> 
     """Linears whose inputs or outputs are not what config.json says of the model."""
     text = config.get("text_config") or config
     hidden, heads = text.get("hidden_size"), text.get("num_attention_heads")
-    keys = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
-    wide = {size for key in keys for size in _numbers(text.get(key))}
-    shared = _numbers(text.get("n_shared_experts"))
-    wide |= {count * size for count in shared for size in _numbers(text.get("moe_intermediate_size"))}
+    # Families have names of their own for the sizes of dense layers (Llama 4), experts and shared experts.
+    wide = {size for key, value in text.items() if "intermediate_size" in key for size in _numbers(value)}
+    shared = {count for key, value in text.items() if "shared_experts" in key for count in _numbers(value)}
+    wide |= {count * size for count in shared for size in wide}
     if not isinstance(hidden, int) or not wide:
         return []
     rows: dict[str, set[int]] = {"gate_proj": wide, "up_proj": wide, "down_proj": {hidden}, "o_proj": {hidden}}

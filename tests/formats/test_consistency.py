@@ -48,6 +48,18 @@ def test_tensors_of_a_linear_that_contradict_each_other(written):
     assert findings(case.out) == [(UP, "qzeros is [1, 12], the others want [2, 12]")]
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"intermediate_size": 7, "intermediate_size_mlp": 96},
+        {"intermediate_size": 7, "moe_intermediate_size": 48, "num_shared_experts": 2},
+        {"intermediate_size": [7, 96]},
+    ],
+)
+def test_inner_sizes_by_the_names_that_families_have_for_them(written, sizes):
+    assert configured(written(), lambda config: config.update(sizes)) == []
+
+
 def test_bits_and_groups_that_config_json_tells_wrongly(written):
     case = written(format_name="compressed-tensors", bits=8)
 
