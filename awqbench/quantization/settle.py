@@ -129,7 +129,8 @@ def settle(job: Job) -> Plan:
         warnings.append(
             f"{len(others)} weights of the blocks are no linears and stay as they are, the first {others[0]}"
         )
-        log.warning("%s", warnings[0])
+    for line in warnings:
+        log.warning("%s", line)
     weights = Weights(job.model_dir, model, allow_pickle=job.allow_pickle)
     return Plan(
         job=job,
