@@ -34,7 +34,7 @@ def assemble(
 ) -> None:
     """Write the checkpoint from the workspace's finished blocks; whole or not at all.
 
-    `metadata` becomes quantize.json; `outside` are the linears outside the blocks.
+    `metadata` becomes quantize.json; `outside` are other linears that nobody is to quantize.
     """
     weights, layout = storage.weights, storage.layout
     mixed = metadata["mixed"]

@@ -74,7 +74,8 @@ class Plan:
     """A job held against the model's structure.
 
     `shape` is the model as it will be quantized, without weights: linears untransposed, experts apart. `stack` names
-    its list of blocks. `names` are the linears to quantize, `kept` the others of the blocks, `outside` those elsewhere.
+    its list of blocks. `names` are the linears to quantize, `kept` the others of the blocks, `outside` those elsewhere
+    and what other engines may have as linears: routers, which are modules of their own in transformers 5.
     """
 
     job: Job
@@ -125,7 +126,8 @@ def settle(job: Job) -> Plan:
     names_on_disk, warnings = disk_names(model), []
     if unfused and not names_on_disk:
         warnings.append("the experts have no names of their own in the source's files: only awqbench reads the result")
-    if others := unreachable(blocks, stack):
+    others = unreachable(blocks, stack)
+    if others:
         warnings.append(
             f"{len(others)} weights of the blocks are no linears and stay as they are, the first {others[0]}"
         )
@@ -140,7 +142,10 @@ def settle(job: Job) -> Plan:
         blocks=len(blocks),
         names=names,
         kept=sorted(kept),
-        outside=[name for name in linears_of(shape, "") if not name.startswith(f"{stack}.")],
+        outside=[
+            *(name for name in linears_of(shape, "") if not name.startswith(f"{stack}.")),
+            *(name.removesuffix(".weight") for name in others if name.endswith(".weight")),
+        ],
         overrides=asked,
         warnings=warnings,
     )

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from awqbench.errors import UserError
 from awqbench.formats.load import load_quantized, read_quantized
+from awqbench.formats.summary import inspect_checkpoint
 from awqbench.quantization.calibrate import Windows, cut_windows
 from awqbench.quantization.mixed import Mixing
 from awqbench.quantization.pipeline import quantize_model
@@ -167,6 +168,21 @@ def test_a_mixture_of_experts_keeps_its_names_on_disk(
     rows = {row["name"]: row for row in metadata["linears"]}
     seen = [rows[f"model.layers.0.mlp.experts.{e}.gate_proj"]["tokens"] for e in range(4)]
     assert sum(seen) == 2 * windows.tokens
+
+
+@pytest.mark.parametrize("layout", ["autoawq", "compressed-tensors"])
+@pytest.mark.parametrize("kind", ["mixtral", "qwen2-moe", "deepseek-v3"])
+def test_routers_are_said_to_be_unquantized_as_other_engines_have_them_for_linears(
+    build: Callable[..., Any], tmp_path: Path, kind: str, layout: str
+) -> None:
+    build(kind).save_pretrained(tmp_path / "model")
+    quantize_model(
+        tmp_path / "model", tmp_path / "out", Recipe(method="rtn", group_size=16), layout=layout, indivisible="keep"
+    )
+    assert inspect_checkpoint(tmp_path / "out")["findings"] == []
+    said = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    router = "model.layers.1.block_sparse_moe.gate" if kind == "mixtral" else "model.layers.1.mlp.gate"
+    assert router in said.get("modules_to_not_convert", said.get("ignore"))
 
 
 @pytest.mark.parametrize("experts", ["experts", r"experts\\.1"])
