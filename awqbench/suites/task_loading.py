@@ -57,7 +57,25 @@ def load_tasks(names: list[str], include_path: str | None, num_fewshot: int | No
         elif task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=seed)
+        _check_examples(task)
     return tasks
+
+
+def _check_examples(task: Task) -> None:
+    """Raise UserError where a task has fewer examples than are asked for.
+
+    Where it has none of its own, lm-eval takes them from its questions: told that, it leaves out the one that is asked.
+    """
+    shots, sampler = task.get_config("num_fewshot"), getattr(task, "sampler", None)
+    if not shots or sampler is None:
+        return
+    taken, asked = task.fewshot_cfg, task.config.test_split
+    own = task.has_training_docs() or task.has_validation_docs() or taken.samples is not None
+    if taken.split is None and not own:
+        taken.split = asked
+    allowed = len(sampler.df) - (taken.split == asked)
+    if shots > allowed:
+        raise UserError(f"task {task.config.task!r} has no {shots} examples (allowed: num_fewshot = 0 to {allowed})")
 
 
 @cache

@@ -242,6 +242,24 @@ def test_fewshot_has_an_id_of_its_own(make_context: MakeContext, folder: Path) -
     assert "1-shot" in measured.metrics[0].protocol
 
 
+def test_a_question_is_no_example_of_itself(make_context: MakeContext, folder: Path) -> None:
+    """A task with nothing but its questions takes examples from these; three of four are the others."""
+    context = make_context("tasks", tasks=["tiny_choice"], include_path=str(folder), num_fewshot=3)
+    sent: list[str] = []
+    score = context.worker.score
+    context.worker.score = lambda sequences, *rest: (  # type: ignore[method-assign]
+        sent.extend(context.tokenizer.decode(ids) for ids in sequences) or score(sequences, *rest)
+    )
+    measure(context)
+    assert len(sent) == 8
+    assert all(text.count(str(doc["q"])) == 1 for text in sent for doc in DOCS)
+
+
+def test_more_examples_than_there_are(make_context: MakeContext, folder: Path) -> None:
+    with pytest.raises(UserError, match=r"'tiny_choice' has no 4 examples .allowed: num_fewshot = 0 to 3"):
+        measure(make_context("tasks", tasks=["tiny_choice"], include_path=str(folder), num_fewshot=4))
+
+
 def test_groups_and_tags_are_their_tasks(make_context: MakeContext, folder: Path) -> None:
     (folder / "tagged.yaml").write_text("tag: tiny_tag" + CHOICE.replace("tiny_choice", "tiny_tagged"))
     (folder / "group.yaml").write_text("group: tiny_group\ntask: [tiny_choice, tiny_generate]\n")
