@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from awqbench import resources
+from awqbench.cache import cache_dir
 from awqbench.errors import UserError
+from awqbench.record.files import content_key
 from awqbench.sources.hub import first_line, hub_refusal
 
 # NAME_local asks what lm-eval's NAME asks, of data that need no hub.
@@ -156,7 +159,11 @@ def _check_readable(folders: list[Path]) -> None:
 
 
 def _locate_data(manager: TaskManager) -> None:
-    """Give every local task the absolute places of its data files: lm-eval would look from the working folder."""
+    """Give every local task the absolute places of its data files: lm-eval would look from the working folder.
+
+    And a folder of their own for what datasets keeps of them: it knows files by place and time of change alone, which
+    all files of an archive may share with their earlier versions.
+    """
     for entry in manager.task_index.values():
         kwargs = (entry.cfg or {}).get("dataset_kwargs") or {}
         if entry.yaml_path and "data_files" in kwargs and _LM_EVAL not in entry.yaml_path.parents:
@@ -165,7 +172,8 @@ def _locate_data(manager: TaskManager) -> None:
                 config = load_yaml(entry.yaml_path, resolve_func=True)
             except Exception:  # its code fails: told when it is asked for, by `_load`
                 continue
-            entry.cfg = {**config, "dataset_kwargs": {**kwargs, "data_files": files}}
+            kept = cache_dir("documents") / content_key(_state(files))[:16]
+            entry.cfg = {**config, "dataset_kwargs": {"cache_dir": str(kept), **kwargs, "data_files": files}}
             entry.yaml_path = None  # or lm-eval would read the file again
 
 
@@ -175,6 +183,14 @@ def _located(files: Any, folder: Path) -> Any:
     if isinstance(files, list):
         return [_located(value, folder) for value in files]
     return files if "://" in files else str(folder / Path(os.path.expandvars(files)).expanduser())
+
+
+def _state(files: Any) -> Any:
+    """What is another for another file, even one of the same size and time of change in the same place."""
+    if isinstance(files, dict | list):
+        return [_state(inner) for inner in (files.values() if isinstance(files, dict) else files)]
+    stats = [os.stat(path) for path in sorted(glob(files)) if os.path.exists(path)]
+    return [files, *((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats)]
 
 
 def _unknown(name: str, known: list[str], local: list[str]) -> str:

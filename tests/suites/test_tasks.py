@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -258,6 +259,20 @@ def test_a_question_is_no_example_of_itself(make_context: MakeContext, folder: P
 def test_more_examples_than_there_are(make_context: MakeContext, folder: Path) -> None:
     with pytest.raises(UserError, match=r"'tiny_choice' has no 4 examples .allowed: num_fewshot = 0 to 3"):
         measure(make_context("tasks", tasks=["tiny_choice"], include_path=str(folder), num_fewshot=4))
+
+
+def test_another_data_file_is_read_whatever_its_time_of_change(folder: Path) -> None:
+    """Archives that are made to be the same bytes give every file one time."""
+    from awqbench.suites.task_loading import documents_of, load_tasks
+
+    found = []
+    for gold in (0, 1):
+        (folder / "docs.jsonl").write_text("".join(json.dumps({**doc, "gold": gold}) + "\n" for doc in DOCS))
+        os.utime(folder / "docs.jsonl", (1e9, 1e9))
+        with quiet():
+            documents = documents_of(load_tasks(["tiny_choice"], str(folder), None, 0))["tiny_choice"]
+        found.append({document["gold"] for document in documents})
+    assert found == [{0}, {1}]
 
 
 def test_groups_and_tags_are_their_tasks(make_context: MakeContext, folder: Path) -> None:
