@@ -24,7 +24,7 @@ class InProcessWorker:
         self.engine = TorchEngine()
         self.engine.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.engine.device, self.engine.batch_size = torch.device("cpu"), 8
-        self.engine.runtime, self.engine.folder = self.engine.attach({}), str(folder)
+        self.engine.runtime, self.engine.options = self.engine.attach({}), {"weights": str(folder)}
         self.description = {"max_positions": self.engine.model.config.max_position_embeddings}
         self.offered = {"score", "generate"}
         self.sequences_scored = 0
