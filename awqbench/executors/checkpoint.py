@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from awqbench.errors import UserError
-from awqbench.executors.child import Progress, run_child
+from awqbench.executors.child import DiskFull, Progress, run_child
 from awqbench.executors.request import request
 from awqbench.job import Job
 from awqbench.plan import Plan
@@ -24,7 +24,7 @@ def make_checkpoint(
     """Make the job's checkpoint and put it in its place in the run directory.
 
     A quantization that was killed goes on where it stopped, from what it left in the job's scratch folder. Raises
-    UserError as the quantizer does, WorkerFailed if it dies.
+    UserError as the quantizer does, WorkerFailed if it dies; only a mistake removes that folder.
     """
     scratch = run.scratch(job.key)
     out = scratch / "checkpoint"
@@ -40,6 +40,8 @@ def make_checkpoint(
     if not out.exists():
         try:
             run_quantizer(asked, unfinished / "log.txt", lambda done, total, _: progress(done, total))
+        except DiskFull:
+            raise
         except UserError:
             # A mistake in the spec must not leave a run directory behind.
             shutil.rmtree(scratch, ignore_errors=True)

@@ -21,6 +21,11 @@ from awqbench.worker.client import WorkerFailed
 
 Progress = Callable[[int, int, str], None]
 
+
+class DiskFull(UserError):
+    """The child's disk is full. What it had finished lies where it was: with more room it goes on from there."""
+
+
 _ERRORS: dict[int, type[AwqbenchError]] = {
     ExitCode.USER_ERROR: UserError,
     ExitCode.MEASUREMENT_FAILED: InvalidMeasurement,
@@ -31,7 +36,7 @@ def run_child(module: str, who: str, asked: Mapping[str, object], log: Path, pro
     """Run `module` on a request; returns its result. `who` names it in messages, `log` takes its standard error.
 
     `progress` gets what is done, what there is in all, and what is at hand. Raises UserError and InvalidMeasurement as
-    the module does, WorkerFailed if it dies.
+    the module does, DiskFull, and WorkerFailed if it dies.
     """
     with log.open("ab") as errors:
         process = subprocess.Popen(
@@ -40,7 +45,7 @@ def run_child(module: str, who: str, asked: Mapping[str, object], log: Path, pro
         )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
-    failure = None
+    failure, full = None, False
     result: dict[str, Any] = {}
     try:
         process.stdin.write(json.dumps(dict(asked)))
@@ -48,7 +53,7 @@ def run_child(module: str, who: str, asked: Mapping[str, object], log: Path, pro
         for line in process.stdout:
             message = json.loads(line)
             if "error" in message:
-                failure = message["error"]
+                failure, full = message["error"], message.get("full", False)
             elif "result" in message:
                 result = message["result"]
             else:
@@ -60,7 +65,7 @@ def run_child(module: str, who: str, asked: Mapping[str, object], log: Path, pro
             process.wait()
         process.stdout.close()
     if failure and code in _ERRORS:
-        raise _ERRORS[code](failure)
+        raise DiskFull(failure) if full else _ERRORS[code](failure)
     if code != 0:
         died = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -95,7 +100,7 @@ def serve(work: Callable[[dict[str, Any], Progress], dict[str, Any]]) -> int:
     except Exception as error:
         if not _disk_is_full(error):
             raise
-        say(error=f"the disk is full: {error}")
+        say(error=f"the disk is full: {error}", full=True)
         return ExitCode.USER_ERROR
     return ExitCode.DONE
 
