@@ -109,6 +109,7 @@ class Worker:
             if message["kind"] == "part":
                 lengths = message["lengths"]
                 self._kept("score", promises.scored_lengths, lengths, expected, len(scored))
+                self._kept("score", promises.aligned, lengths, **arrays)
                 for end, length in zip(np.cumsum(lengths).tolist(), lengths, strict=True):
                     span = slice(end - length, end)
                     scored.append(Scored(arrays["logprobs"][span], arrays["argmax"][span]))
@@ -245,9 +246,9 @@ class Worker:
             log.write(reply["traceback"])
         return WorkerFailed(f"{op}: {reply['message'].splitlines()[0]} (traceback in the cell's log.txt)")
 
-    def _kept(self, op: str, check: Callable[..., Any], *arguments: Any) -> Any:
+    def _kept(self, op: str, check: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """What the check returns. Raises WorkerFailed where it finds a promise broken."""
         try:
-            return check(*arguments)
+            return check(*arguments, **named)
         except BrokenPromise as error:
             raise WorkerFailed(f"{op}: {error}") from error

@@ -39,6 +39,13 @@ def scored_lengths(lengths: Sequence[int], expected: Sequence[int], done: int) -
             raise BrokenPromise(f"sequence {place} has {wanted} tokens to score, its result {length}")
 
 
+def aligned(lengths: Sequence[int], **arrays: np.ndarray[Any, Any]) -> None:
+    """Each array has one number for each scored token, or a result's would be read as the next one's."""
+    for name, array in arrays.items():
+        if array.shape != (sum(lengths),):
+            raise BrokenPromise(f"{name} of shape {list(array.shape)} for {sum(lengths)} scored tokens")
+
+
 def count(what: str, got: int, expected: int) -> None:
     """As many answers as questions."""
     if got != expected:

@@ -214,13 +214,23 @@ def test_what_a_backend_answers_wrongly_costs_its_cell(says: str) -> None:
         check(*arguments)
 
 
-def test_too_few_results_are_a_failure(tiny_llama: Path, plugin_folder: Path, tmp_path: Path) -> None:
-    options = {"model_dir": str(tiny_llama), "settings": {"how": "too few"}}
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("too few", "3 results were expected, 1 came back"),
+        ("short argmax", r"argmax of shape \[3\] for 6 scored tokens"),
+    ],
+)
+def test_too_few_results_are_a_failure(
+    how: str, said: str, tiny_llama: Path, plugin_folder: Path, tmp_path: Path
+) -> None:
+    options = {"model_dir": str(tiny_llama), "settings": {"how": how}}
     environment = {"PYTHONPATH": str(plugin_folder)}
-    with Worker(TROUBLE, options, tmp_path / "log.txt", environment=environment) as broken:
-        assert len(broken.score([[1, 2, 3]], [1])) == 1
-        with pytest.raises(WorkerFailed, match="score: 3 results were expected, 1 came back"):
-            broken.score([[1, 2, 3]] * 3, [1] * 3)
+    with (
+        Worker(TROUBLE, options, tmp_path / "log.txt", environment=environment) as broken,
+        pytest.raises(WorkerFailed, match=f"score: {said}"),
+    ):
+        broken.score([[1, 2, 3]] * 3, [1] * 3)
 
 
 def test_a_large_chunk_is_there_once_in_the_worker(plugin_folder: Path, tmp_path: Path) -> None:

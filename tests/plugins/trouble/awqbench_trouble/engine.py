@@ -53,7 +53,8 @@ class Trouble(BackendBase):
                 return
             rows = self.table[ids[start - 1 : -1]]
             own = rows[np.arange(len(rows)), ids[start:]]
-            yield Scored(own * np.nan if self.how == "nan" else own, rows.argmax(1).astype(np.int32))
+            best = rows.argmax(1).astype(np.int32)[: -1 if self.how == "short argmax" else None]
+            yield Scored(own * np.nan if self.how == "nan" else own, best)
 
     def memory(self) -> dict[str, int]:
         """The ids of three processes that were started to outlive this one."""
