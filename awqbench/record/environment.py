@@ -62,11 +62,10 @@ def hardware(cpuinfo: Path = Path("/proc/cpuinfo"), nvml: Any = None) -> dict[st
 
 def processors() -> list[Any]:
     """What of this machine can change a figure: the processor, the features that choose its kernels, the GPUs, and
-    which of them are seen where they are unlike."""
-    found = hardware()
-    unlike = len({gpu["name"] for gpu in found["gpus"]}) > 1
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES") if unlike else None
-    return [found["cpu"], found["cpu_flags"], found["gpus"], seen]
+    which of them, or which part of one (MIG), is seen where they are unlike."""
+    found, seen = hardware(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    unlike = len({gpu["name"] for gpu in found["gpus"]}) > 1 or "MIG-" in seen
+    return [found["cpu"], found["cpu_flags"], found["gpus"], seen if unlike else ""]
 
 
 def usable_cores() -> int:

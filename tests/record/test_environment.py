@@ -30,15 +30,18 @@ def test_cpuinfo_of_another_machine(tmp_path: Path) -> None:
     assert hardware(tmp_path / "absent")["cpu_flags"] == []
 
 
-@pytest.mark.parametrize(("names", "counts"), [(["A", "A"], False), (["A", "B"], True), ([], False)])
+@pytest.mark.parametrize(
+    ("names", "prefix", "counts"),
+    [(["A", "A"], "", False), (["A", "B"], "", True), ([], "", False), (["A"], "MIG-", True)],
+)
 def test_which_gpu_is_seen_counts_where_they_are_unlike(
-    names: list[str], counts: bool, monkeypatch: pytest.MonkeyPatch
+    names: list[str], prefix: str, counts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {"cpu": "c", "cpu_flags": ["avx2"], "gpus": [{"name": name} for name in names]}
     monkeypatch.setattr(environment, "hardware", lambda: found)
     seen = []
     for number in ("0", "1"):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", number)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{prefix}{number}")
         seen.append(processors())
     assert (seen[0] != seen[1]) == counts
     found["cpu_flags"] = ["avx2", "avx512f"]
