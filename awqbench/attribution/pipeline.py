@@ -27,6 +27,7 @@ from awqbench.attribution.tables import entries, keep_patterns
 from awqbench.attribution.units import Units, item_units, text_units
 from awqbench.errors import UserError
 from awqbench.fingerprint import model_hash
+from awqbench.formats.settings import context_length
 from awqbench.record.attribution import Attribution, By, Stage
 from awqbench.sources.models import check_causal_lm, load_tokenizer
 from awqbench.stats.inputs import Floats
@@ -126,8 +127,7 @@ class _Attributing:
 
     def _units(self, scratch: Path) -> Units:
         asked = dict(self.request["measure"])
-        config = check_causal_lm(self.folder, self.trust)
-        limit = int(config.get("text_config", config).get("max_position_embeddings") or 10**9)
+        limit = context_length(check_causal_lm(self.folder, self.trust)) or 10**9
         tokenizer = load_tokenizer(self.folder, self.trust)
         self.probe = tokenizer("The quick brown fox jumps over the lazy dog. " * 4)["input_ids"]
         if "set" in asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +38,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path} is not a JSON object")
     return found
+
+
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """Tokens that a config.json's model holds at once, the text model where there are several; None: it isn't said."""
+    text = config.get("text_config") or config
+    found = text.get("max_position_embeddings") or text.get("n_positions")  # GPT-2, GPT-J
+    return found if isinstance(found, int) else None

@@ -50,11 +50,11 @@ def quantize_request(request: dict[str, Any], progress: Callable[[int, int, str]
 
 
 def _refuse_longer_than_context(model_dir: Path, seq_len: int) -> None:
+    from awqbench.formats.settings import context_length
     from awqbench.sources.models import check_causal_lm
 
-    config = check_causal_lm(model_dir, trust_remote_code=True)
-    limit = config.get("text_config", config).get("max_position_embeddings")
-    if isinstance(limit, int) and seq_len > limit:
+    limit = context_length(check_causal_lm(model_dir, trust_remote_code=True))
+    if limit is not None and seq_len > limit:
         raise UserError(f"seq_len {seq_len} is longer than the model's context (allowed: 2 to {limit})")
 
 
