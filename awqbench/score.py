@@ -75,6 +75,8 @@ def judge_run(
         baseline_cells=comparable(run, earlier) if earlier else None,
         policy_hash=digest, policy=rules.name, again=None if earlier else confirmation_of(run), seed=spec.seed,
     )  # fmt: skip
+    if earlier:
+        notes += lacking(verdict, earlier, baseline)
     verdict.notes = notes
     if write:
         write_model(RunDirectory(run.path).verdict, verdict)
@@ -113,6 +115,16 @@ def differing(run: Run, earlier: Baseline, path: Path) -> list[str]:
     if before and before != now:
         notes.append(f"{path} has another reference model: distances to the reference are not to the same one")
     return notes
+
+
+def lacking(verdict: Verdict, earlier: Baseline, path: Path | None) -> list[str]:
+    """What was judged and the baseline holds neither of the candidate nor of its own reference, in words."""
+    cells = [c.result for c in earlier.cells if c.result.status == "ok"]
+    known = {(c.backend, c.suite) for c in cells} | {("", c.suite) for c in cells if c.role == "reference"}
+    missing = {f"{r.candidate}/{r.suite}" for r in verdict.rules if not known & {(r.candidate, r.suite), ("", r.suite)}}
+    if not missing:
+        return []
+    return [f"{path} has no figures of {', '.join(sorted(missing))}: held against this run's reference"]
 
 
 def _machine(hardware: dict[str, Any]) -> list[Any]:

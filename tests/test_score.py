@@ -139,3 +139,18 @@ def test_a_look_from_another_side_leaves_the_run_its_comparison(tmp_path: Path, 
     run = rescore(write_run(tmp_path, RULES))
     assert compare_run(run, "awq").reference == "awq"
     assert run.comparison == load_run(tmp_path).comparison
+
+
+def test_what_the_baseline_lacks_is_named(tmp_path: Path, rendered: list[Any]) -> None:
+    """A suite or a backend by another name is held against today's reference: a pass says nothing of the baseline."""
+    now, earlier = (write_run(tmp_path / name, RULES) for name in ("now", "earlier"))
+
+    def notes() -> list[str]:
+        judged = judge_run(load_run(now), baseline=earlier, write=False)
+        return [note for note in judged.notes if "judged by" not in note]
+
+    assert notes() == []
+    shutil.rmtree(RunDirectory(earlier).cell("awq", "first"))
+    assert notes() == []  # held against the earlier run's reference
+    shutil.rmtree(RunDirectory(earlier).cell("reference", "first"))
+    assert notes() == [f"{earlier} has no figures of awq/first: held against this run's reference"]
