@@ -113,6 +113,13 @@ def test_malformed(tmp_path: Path, name: str, content: str, message: str) -> Non
         load_set(f"prompts:{tmp_path / name}")
 
 
+def test_a_set_is_named_after_its_file_in_any_script(tmp_path: Path) -> None:
+    names = {"Мои_тексты.txt": "prompts-мои-тексты", "文章.txt": "prompts-文章", "A  b_c.txt": "prompts-a-b-c"}
+    for file in names:
+        (tmp_path / file).write_text("A text.\n")
+    assert [load_set(f"prompts:{tmp_path / file}").name for file in names] == list(names.values())
+
+
 def test_encodings(tmp_path: Path) -> None:
     file = tmp_path / "people.txt"
     file.write_text("First.\nSecond.\n", encoding="utf-8-sig")

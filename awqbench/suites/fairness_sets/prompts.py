@@ -31,7 +31,7 @@ def load(path: str | None = None) -> FairnessSet:
     files = [place] if place.is_file() else sorted(f for f in place.glob("*") if f.suffix in readers)
     if not files or files[0].suffix not in readers:
         raise UserError(f"{place} is no file or folder of prompts (allowed: {', '.join(readers)})")
-    name = re.sub(r"[^a-z0-9]+", "-", (place.stem if place.is_file() else place.name).lower()).strip("-")
+    name = re.sub(r"[\W_]+", "-", (place.stem if place.is_file() else place.name).lower()).strip("-")
     return _set(f"prompts-{name}", [text for file in files for text in readers[file.suffix](file)], place)
 
 
