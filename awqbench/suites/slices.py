@@ -144,7 +144,8 @@ def _banded(name: str) -> tuple[str, int | None]:
 def _column(documents: Sequence[Document], name: str) -> list[str | None]:
     column, bands = _banded(name)
     values = [_value(document, column) for document in documents]
-    values = [None if value is _ABSENT else value for value in values]
+    # What is not a number is no value either: a quantile over it would put all items into one band.
+    values = [None if value is _ABSENT or value != value else value for value in values]
     there = [value for value in values if value is not None]
     if any(isinstance(value, list | Mapping) for value in there):
         raise UserError(f"column {column!r} holds lists or tables: it cannot name groups")

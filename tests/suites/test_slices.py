@@ -82,6 +82,12 @@ def test_what_cannot_be_sliced_is_named(slice_: str, message: str) -> None:
         groups(slice_)
 
 
+def test_what_is_no_number_is_no_value() -> None:
+    ages = [{"age": age} for age in (20.0, float("nan"), 40.0)]
+    first, none, last = slice_tasks({"t": ages}, ["age:2"])["t"]
+    assert (first["age:2"], none, last["age:2"]) == ("1 of 2: 20", {}, "2 of 2: 40")
+
+
 def test_a_column_of_identities_is_refused() -> None:
     with pytest.raises(UserError, match=r"parts task 't' into 501 groups .* 'column:4'"):
         slice_tasks({"t": [{"id": number} for number in range(501)]}, ["id"])
