@@ -31,7 +31,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 class Table(BaseModel):
     """Base of every table of bench.toml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # The record is JSON, which has no infinity: a run with one in its spec could not be judged.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSpec(Table):

@@ -53,6 +53,8 @@ def test_a_minimal_spec_has_the_three_backends_and_one_reference() -> None:
         ({**MINIMAL, "backends": {"a/b": {"kind": "reference"}}}, "backend name 'a/b'"),
         ({"suites": {"perplexity": {"backends": ["vllm"]}}}, "names 'vllm'; backends are"),
         ({**MINIMAL, "gates": [{"metric": "*", "margin": -1}]}, "gates.0.margin"),
+        ({**MINIMAL, "gates": [{"metric": "*", "margin": float("inf")}]}, "margin: Input should be a finite number"),
+        ({**MINIMAL, "telemetry_interval_s": float("inf")}, "telemetry_interval_s: Input should be a finite number"),
         ({**MINIMAL, "backends": {"r": {"kind": "reference"}, "a": {"kind": "awq", "quantize": {"bit": 4}}}}, "bit"),
     ],
 )  # fmt: skip
