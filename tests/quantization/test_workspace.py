@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,17 @@ def test_two_processes_do_not_share_it(tmp_path: Path, resume: bool) -> None:
         Workspace(tmp_path / "out").opened(ASKED, resume=resume),
     ):
         pass
+
+
+def test_a_file_system_without_locks_is_worked_on_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with Workspace(tmp_path / "out").opened(ASKED, resume=False):
+        assert "cannot be locked (No locks available)" in caplog.text
 
 
 def test_nothing_is_left_of_work_that_finished_no_block(tmp_path: Path) -> None:
