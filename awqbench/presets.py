@@ -25,8 +25,9 @@ def preset_text(name: str, model: str | None = None) -> str:
     text = (folder / f"{name}.toml").read_text(encoding="utf-8")
     if model is None:
         return text
-    # A JSON string is a TOML basic string.
-    return re.sub(r'(?m)^source = ".*"', lambda _: f"source = {json.dumps(model)}", text, count=1)
+    # A JSON string is a TOML basic string, but for the two escapes that JSON makes of one rare character.
+    source = json.dumps(model, ensure_ascii=False)
+    return re.sub(r'(?m)^source = ".*"', lambda _: f"source = {source}", text, count=1)
 
 
 def audit_spec(preset: str, checkpoint: Path, reference: str, engine: str | None = None) -> RunSpec:
@@ -43,7 +44,8 @@ def audit_spec(preset: str, checkpoint: Path, reference: str, engine: str | None
     data: dict[str, Any] = tomllib.loads(preset_text(preset, reference))
     data["backends"] = {
         "reference": {"kind": "reference"},
-        "checkpoint": {"kind": name, "checkpoint": str(checkpoint.resolve())},
+        # Whatever runs it, it is what is judged: rtn would be a control by itself.
+        "checkpoint": {"kind": name, "role": "candidate", "checkpoint": str(checkpoint.resolve())},
     }
     return parse_spec(data, f"preset {preset}")
 

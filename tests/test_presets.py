@@ -21,8 +21,8 @@ NAMES = sorted(path.stem for path in (content("suites") / "presets").glob("*.tom
 def test_every_preset_is_a_spec_and_takes_a_model(name: str) -> None:
     import tomllib
 
-    spec = parse_spec(tomllib.loads(preset_text(name, 'a "quoted" model')))
-    assert spec.model.source == 'a "quoted" model'
+    spec = parse_spec(tomllib.loads(preset_text(name, 'a "quoted" \U0001f389 model')))
+    assert spec.model.source == 'a "quoted" \U0001f389 model'
     refuse_unmeasured(declared(spec), spec)
 
 
@@ -49,6 +49,8 @@ def test_an_audit_runs_a_checkpoint_in_what_reads_it(tmp_path: Path) -> None:
     spec = audit_spec("smoke", gguf, "tiny-random")
     assert (spec.backends["checkpoint"].kind, spec.backends["checkpoint"].checkpoint) == ("llamacpp", str(gguf))
     assert audit_spec("smoke", tmp_path / "awq", "tiny-random", "vllm").backends["checkpoint"].kind == "vllm"
+    # What is audited is judged, also by the kind that elsewhere is a control.
+    assert audit_spec("smoke", tmp_path / "awq", "tiny-random", "rtn").role_of("checkpoint") == "candidate"
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
