@@ -36,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+BROKEN_PIPE = 128 + signal.SIGPIPE  # as a shell has it
 BUG = 70  # EX_SOFTWARE; Python's own 1 would read as "a gate fails"
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory made by [bold]awqbench run[/].")]
@@ -54,6 +55,9 @@ def main() -> None:
         code = app(standalone_mode=False)  # typer hands back the status of typer.Exit, and 130 for Ctrl-C
     except typer.Abort:
         code = ExitCode.INTERRUPTED
+    except SystemExit as ended:
+        # Typer ends with 1 when nobody reads what is printed any more; that would read as "a gate fails".
+        sys.exit(BROKEN_PIPE if ended.code == 1 else ended.code)
     except AwqbenchError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

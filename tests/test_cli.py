@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +62,14 @@ def test_a_gate_without_rules_is_refused_before_anything_is_measured(
     assert isinstance(result.exception, UserError), result.output
     assert "bench.toml has no policy and no [[gates]]" in str(result.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["bench.toml"]
+
+
+def test_output_that_nobody_reads_is_no_failed_gate() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-P", "-m", "awqbench", "policies", "list"], stdout=write, check=False)
+    os.close(write)
+    assert done.returncode == 128 + signal.SIGPIPE
 
 
 def test_small_figures_are_whole_in_json(tmp_path: Path) -> None:
