@@ -158,13 +158,18 @@ def run(
 def compare(
     path: RunPath,
     baseline: Annotated[
-        str | None, typer.Option(help="A backend of the run to compare against; default: the reference.")
+        str | None,
+        typer.Option(
+            help="A backend of the run to compare against; or an earlier run, or a file made by awqbench baseline: "
+            "each backend is compared with itself there. Default: the reference."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Show paired differences with intervals, flips, smallest detectable effects and the noise floor.
 
     Example: [bold]awqbench compare runs/first --baseline rtn[/]
+    Example: [bold]awqbench compare runs/second --baseline runs/first[/]
     """
     from awqbench.printing import print_comparison
     from awqbench.record.reader import load_run

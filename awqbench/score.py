@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from awqbench.compare import Cell, compare_tables, parity_notes, parity_rows
+from awqbench.compare import Cell, compare_earlier, compare_tables, parity_notes, parity_rows
 from awqbench.engines import parity_owners
 from awqbench.errors import UserError
 from awqbench.gate import judge, policy_hash
@@ -21,16 +21,28 @@ from awqbench.spec import GateSpec, RunSpec
 
 
 def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) -> Comparison:
-    """Paired differences of a run. The baseline is its reference unless another of its backends is named.
+    """Paired differences of a run. The baseline is its reference unless another of its backends is named, or an earlier
+    run's directory or baseline file: each backend is then compared with itself there.
 
-    The comparison against the reference becomes the run's, and with `write` its comparison.json.
+    The comparison against the reference becomes the run's, and with `write` its comparison.json. Raises UserError for a
+    baseline that there is not, or whose data are not the same.
     """
     spec = spec_of(run)
     names = {cell.result.backend for cell in run.cells}
     if baseline is not None and baseline not in names:
-        raise UserError(
-            f"no backend {baseline!r} in {run.path} (allowed: {', '.join(sorted(names)) or 'none measured'})"
+        if not Path(baseline).exists():
+            there = ", ".join(sorted(names)) or "none measured"
+            raise UserError(
+                f"no backend {baseline!r} in {run.path} (allowed: {there}; an earlier run, or a file that awqbench "
+                "baseline made)"
+            )
+        earlier = read_baseline(Path(baseline))
+        check_same_data(run, earlier, Path(baseline))
+        comparison = compare_earlier(
+            cells_of(run), comparable(run, earlier), Path(baseline).name, min_group=min_groups(spec), seed=spec.seed
         )
+        comparison.notes += differing(run, earlier, Path(baseline), instead="are left out")
+        return comparison
     noise = sorted({cell.result.backend for cell in run.cells if cell.result.role == "noise"})
     comparison = compare_tables(
         cells_of(run), baseline or spec.reference, noise if baseline is None else None, seed=spec.seed,
@@ -106,11 +118,13 @@ def comparable(run: Run, earlier: Baseline) -> list[Cell]:
     return [Cell(c.result, c.items) for c in earlier.cells if same or c.result.kind != "latency"]
 
 
-def differing(run: Run, earlier: Baseline, path: Path) -> list[str]:
-    """What else changed between the baseline and this run, in words."""
+def differing(
+    run: Run, earlier: Baseline, path: Path, instead: str = "are held against this run's reference"
+) -> list[str]:
+    """What else changed between the baseline and this run, in words; `instead`: what becomes of its times."""
     notes = []
     if any(c.result.kind == "latency" for c in earlier.cells) and len(comparable(run, earlier)) < len(earlier.cells):
-        notes.append(f"{path} was timed on another machine: latency and memory are held against this run's reference")
+        notes.append(f"{path} was timed on another machine: latency and memory {instead}")
     before, now = earlier.model.get("hash"), run.manifest.model.get("hash")
     if before and before != now:
         notes.append(f"{path} has another reference model: distances to the reference are not to the same one")

@@ -14,6 +14,7 @@ import awqbench.confirmation
 import awqbench.report
 from awqbench.confirmation import confirm
 from awqbench.errors import UserError
+from awqbench.record.baseline import write_baseline
 from awqbench.record.files import write_model
 from awqbench.record.layout import RunDirectory
 from awqbench.record.reader import load_run
@@ -154,3 +155,37 @@ def test_what_the_baseline_lacks_is_named(tmp_path: Path, rendered: list[Any]) -
     assert notes() == []  # held against the earlier run's reference
     shutil.rmtree(RunDirectory(earlier).cell("reference", "first"))
     assert notes() == [f"{earlier} has no figures of awq/first: held against this run's reference"]
+
+
+def test_a_run_is_compared_with_an_earlier_one(tmp_path: Path, rendered: list[Any]) -> None:
+    now, earlier = write_run(tmp_path / "now", RULES, loss=0.03), write_run(tmp_path / "earlier", RULES, loss=0.01)
+    run, file = load_run(now), tmp_path / "kept.json"
+    write_baseline(load_run(earlier), file)
+    for path in (earlier, file):
+        found = compare_run(run, str(path))
+        assert [(row.baseline, row.candidate, row.suite) for row in found.differences] == [
+            (f"awq in {path.name}", "awq", suite) for suite in SUITES
+        ]
+        assert [row.delta for row in found.differences] == pytest.approx([np.expm1(0.02)] * 2)
+        assert {row.n for row in found.differences} == {20}
+        assert found.notes == []
+    assert run.comparison is None  # another question than the run's own
+    assert not RunDirectory(now).comparison.exists()
+
+    shutil.rmtree(RunDirectory(earlier).cell("awq", "first"))
+    assert compare_run(run, str(earlier)).notes == ["earlier has no figures of awq/first"]
+    with pytest.raises(UserError, match=r"no backend 'gone' .*allowed: awq, reference; an earlier run, or a file"):
+        compare_run(run, "gone")
+
+
+def test_groups_are_compared_with_an_earlier_run(tmp_path: Path, rendered: list[Any]) -> None:
+    """One group got worse since, the other did not: seen against the baseline, whatever the reference."""
+    now, earlier = (write_run(tmp_path / name, RULES) for name in ("now", "earlier"))
+    for path, shift in ((now, 0.1), (earlier, 0.0)):
+        file = RunDirectory(path).cell("awq", "first") / "items.parquet"
+        items, half = pd.read_parquet(file), ["a", "b"] * 10
+        items["group_half"] = half
+        items["score"] += [shift * (name == "a") for name in half]
+        items.to_parquet(file)
+    rows = {row.group: row.did for row in compare_run(load_run(now), str(earlier)).groups}
+    assert rows == pytest.approx({"a": np.expm1(0.1), "b": np.expm1(-0.1)})

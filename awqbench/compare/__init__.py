@@ -2,6 +2,6 @@
 
 from awqbench.compare.cell import Cell
 from awqbench.compare.parity import parity_notes, parity_rows
-from awqbench.compare.tables import compare_tables
+from awqbench.compare.tables import compare_earlier, compare_tables
 
-__all__ = ["Cell", "compare_tables", "parity_notes", "parity_rows"]
+__all__ = ["Cell", "compare_earlier", "compare_tables", "parity_notes", "parity_rows"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from awqbench.compare.cell import Cell, by_name, find, stand_in
@@ -35,21 +36,69 @@ def compare_tables(
     suite, leaving the noise floor's out. Figures are rounded to 12 significant digits and rows are sorted, so that a
     rerun gives the same bytes. What cannot be compared is left empty and named in `notes`.
     """
-    ordered, notes, smallest = by_name(cells), [], min_group or {}
+    ordered = by_name(cells)
     names = (noise_floor,) if isinstance(noise_floor, str) else tuple(noise_floor or ())
     reruns = Reruns([cell for cell in ordered if cell.result.backend in names], seed)
+
+    def asked() -> Iterator[_Asked]:
+        for baseline, candidate, metric in _comparable(ordered, reference, names):
+            main = baseline.result.backend == reference
+            yield baseline, candidate, metric, main, reruns if main and candidate.result.role != "noise" else None
+
+    return _compared(asked(), _not_measured(ordered), reference, names, min_group or {}, seed)
+
+
+def compare_earlier(
+    cells: Sequence[Cell],
+    earlier: Sequence[Cell],
+    label: str,
+    *,
+    min_group: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Every candidate and control against the same backend in an earlier run, which `label` names, on the items both
+    measured; otherwise as `compare_tables` does. No noise floor is beside them: that of a run is its own reference's.
+    """
+    ordered = [cell for cell in by_name(cells) if cell.result.role in {"candidate", "control"}]
+    notes, asked = _not_measured(ordered), list[_Asked]()
+    for cell in (cell for cell in ordered if cell.ok):
+        name, suite = cell.result.backend, cell.result.suite
+        theirs = find(earlier, name, suite)
+        if theirs is None or not theirs.ok:
+            notes.append(f"{label} has no figures of {name}/{suite}")
+            continue
+        baseline = replace(theirs, result=theirs.result.model_copy(update={"backend": f"{name} in {label}"}))
+        for metric in cell.result.metrics:
+            if baseline.metric(metric.id):
+                asked.append((baseline, cell, metric, True, None))
+            else:
+                notes.append(f"{label} has no {metric.id} of {name}")
+    return _compared(asked, notes, label, (), min_group or {}, seed)
+
+
+# Baseline, candidate and metric of a row; whether its groups are looked at; the noise floor's cells, if it has one.
+_Asked = tuple[Cell, Cell, Metric, bool, Reruns | None]
+
+
+def _not_measured(cells: Sequence[Cell]) -> list[str]:
+    named = ((f"{c.result.backend}/{c.result.suite}: {c.result.status}", c.result.reason) for c in cells if not c.ok)
+    return [f"{what}: {why or '?'}" for what, why in named]
+
+
+def _compared(
+    asked: Iterable[_Asked],
+    notes: list[str],
+    reference: str,
+    noise_floor: Sequence[str],
+    smallest: Mapping[str, int],
+    seed: int,
+) -> Comparison:
     differences: list[Difference] = []
     groups: list[GroupDifference] = []
     worst: list[WorstGroup] = []
-    for cell in ordered:
-        if not cell.ok:
-            notes.append(
-                f"{cell.result.backend}/{cell.result.suite}: {cell.result.status}: {cell.result.reason or '?'}"
-            )
-    for baseline, candidate, metric in _comparable(ordered, reference, names):
-        beside = reruns if baseline.result.backend == reference and candidate.result.role != "noise" else None
+    for baseline, candidate, metric, main, beside in asked:
         differences.append(metric_difference(baseline, candidate, metric, seed, notes, beside))
-        pairs = sliced_pairs(baseline, candidate, metric) if baseline.result.backend == reference else None
+        pairs = sliced_pairs(baseline, candidate, metric) if main else None
         if pairs is not None:
             at_least = smallest.get(candidate.result.suite, MIN_GROUP)
             groups += group_differences(baseline, candidate, metric, pairs, at_least, beside)
@@ -57,7 +106,7 @@ def compare_tables(
     differences = _adjusted(differences)
     return Comparison(
         reference=reference,
-        noise_floor=list(names),
+        noise_floor=list(noise_floor),
         differences=[_rounded(row) for row in sorted(differences, key=_difference_key)],
         groups=[_rounded(row) for row in sorted(_by_suite(groups), key=_group_key)],
         worst_groups=[_rounded(row) for row in sorted(worst, key=_worst_key)],
