@@ -77,6 +77,11 @@ def main() -> None:
         sys.exit(ExitCode.USER_ERROR)
     if code == ExitCode.INTERRUPTED:
         _fail("interrupted; the same command resumes", code)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again, and ends with 120
+        code = BROKEN_PIPE
     sys.exit(code or ExitCode.DONE)
 
 

@@ -64,12 +64,16 @@ def test_a_gate_without_rules_is_refused_before_anything_is_measured(
     assert [path.name for path in tmp_path.iterdir()] == ["bench.toml"]
 
 
-def test_output_that_nobody_reads_is_no_failed_gate() -> None:
+@pytest.mark.parametrize("unbuffered", ["1", ""], ids=["at once", "at the end"])
+def test_output_that_nobody_reads_is_no_failed_gate(unbuffered: str) -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, "-P", "-m", "awqbench", "policies", "list"], stdout=write, check=False)
+    command, env = [sys.executable, "-P", "-m", "awqbench", "policies", "list"], {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, env={**os.environ, **env}, text=True, check=False
+    )
     os.close(write)
-    assert done.returncode == 128 + signal.SIGPIPE
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_small_figures_are_whole_in_json(tmp_path: Path) -> None:
