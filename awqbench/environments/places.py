@@ -18,6 +18,7 @@ from typing import Any
 
 from awqbench.cache import cache_dir
 from awqbench.errors import UserError
+from awqbench.locks import taken
 from awqbench.record.files import write_atomic
 
 MARKER = "awqbench-env.json"
@@ -105,12 +106,9 @@ def lock(name: str) -> Iterator[int]:
     """
     descriptor = os.open(root() / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not taken(descriptor, root() / name):
             owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            message = f"the environment {name} is being made or removed by process {owner}: wait for it"
-            raise UserError(message) from None
+            raise UserError(f"the environment {name} is being made or removed by process {owner}: wait for it")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield descriptor
@@ -128,6 +126,8 @@ def locked_by(name: str) -> str | None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+    except OSError:  # a file system without locks tells nobody
+        return None
     finally:
         os.close(descriptor)
     return None

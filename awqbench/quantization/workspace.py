@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,9 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from awqbench.errors import UserError
+from awqbench.locks import taken
 from awqbench.quantization.activations import Activations, Writer
-
-log = logging.getLogger(__name__)
 
 _FINGERPRINT = "fingerprint.json"
 
@@ -42,12 +39,8 @@ class Workspace:
         """
         self._blocks.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"another process is quantizing into {self.folder}") from None
-            except OSError as error:  # Lustre and NFS may be mounted so
-                log.warning("%s cannot be locked (%s): let no second run work in it", self.folder, error.strerror)
+            if not taken(lock, self.folder):
+                raise UserError(f"another process is quantizing into {self.folder}")
             if (self.folder / _FINGERPRINT).is_file():
                 if not resume:
                     raise UserError(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from awqbench.errors import UserError
-
-log = logging.getLogger(__name__)
+from awqbench.locks import taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +101,8 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"cannot write the run directory {self.root}: {error.strerror}") from None
         with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"another awqbench is at work in {self.root}") from None
-            except OSError as error:  # Lustre and NFS may be mounted so
-                log.warning("%s cannot be locked (%s): let no second run work in it", self.root, error.strerror)
+            if not taken(handle, self.root):
+                raise UserError(f"another awqbench is at work in {self.root}")
             shutil.rmtree(self.root / "unfinished", ignore_errors=True)
             yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -190,6 +191,20 @@ def test_two_at_once(playground: Playground, forged: Any) -> None:
         found = environments.state("e")
         assert (found.status, found.note) == ("incomplete", f"process {os.getpid()} is making it")
     assert environments.state("e").status == "ready"
+
+
+def test_a_file_system_without_locks_is_used_with_a_warning(
+    playground: Playground, forged: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    playground.define("e")
+    forged("e")
+    monkeypatch.setattr("fcntl.flock", none)
+    with places.lock("e"):
+        assert "cannot be locked (No locks available)" in caplog.text
+        assert environments.state("e").status == "ready"
 
 
 def test_an_installer_that_outlives_its_parent_holds_the_lock(playground: Playground) -> None:
