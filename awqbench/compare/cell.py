@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -22,6 +22,10 @@ class Cell:
     def ok(self) -> bool:
         """Whether the cell's figures may be used."""
         return self.result.status == "ok"
+
+    def called(self, backend: str) -> Cell:
+        """The same figures under another backend's name."""
+        return replace(self, result=self.result.model_copy(update={"backend": backend}))
 
     def metric(self, metric_id: str) -> Metric | None:
         """The cell's metric of that id, if it has one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from awqbench.compare.cell import Cell, by_name, find, stand_in
@@ -67,7 +66,7 @@ def compare_earlier(
         if theirs is None or not theirs.ok:
             notes.append(f"{label} has no figures of {name}/{suite}")
             continue
-        baseline = replace(theirs, result=theirs.result.model_copy(update={"backend": f"{name} in {label}"}))
+        baseline = theirs.called(f"{name} in {label}")
         for metric in cell.result.metrics:
             if baseline.metric(metric.id):
                 asked.append((baseline, cell, metric, True, None))
@@ -81,8 +80,8 @@ _Asked = tuple[Cell, Cell, Metric, bool, Reruns | None]
 
 
 def _not_measured(cells: Sequence[Cell]) -> list[str]:
-    named = ((f"{c.result.backend}/{c.result.suite}: {c.result.status}", c.result.reason) for c in cells if not c.ok)
-    return [f"{what}: {why or '?'}" for what, why in named]
+    found = (cell.result for cell in cells if not cell.ok)
+    return [f"{result.backend}/{result.suite}: {result.status}: {result.reason or '?'}" for result in found]
 
 
 def _compared(

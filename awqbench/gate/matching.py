@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from awqbench.compare.cell import Cell, by_name, find, same_items, stand_in
@@ -108,8 +108,7 @@ def baseline_for(
         if theirs is not None and theirs.ok:
             _check_same_items(theirs, cell, metric)
             # Under a name of its own: this run's noise floor, found by the baseline's name, knows nothing of it.
-            name = f"{theirs.result.backend} in the baseline"
-            return replace(theirs, result=theirs.result.model_copy(update={"backend": name}))
+            return theirs.called(f"{theirs.result.backend} in the baseline")
     own = find(cells, reference, suite)
     if metric.pairing == "to-reference":
         return own or stand_in(cells, reference, suite)
