@@ -73,7 +73,10 @@ def test_a_text_without_spaces_has_no_perplexity_per_word(
     assert note.startswith("no word_perplexity: ")
     # Beside enough words it has one, though the mean over documents has none.
     path.write_text(path.read_text() + json.dumps({"text": "a b c d e f " * 200}) + "\n", encoding="utf-8")
-    word, _, _ = rolling.measure(case).metrics
+    measured_again = rolling.measure(case)
+    word, _, _ = measured_again.metrics
+    rows = measured_again.items[measured_again.items.metric == word.id]
+    assert word.value == pytest.approx(math.exp(rows.nll.sum() / rows.weight.sum()))
     assert 1 < word.value < math.inf
     assert word.detail["mean_over_documents"] is None
 
