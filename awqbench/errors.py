@@ -45,6 +45,11 @@ class NotApplicable(AwqbenchError):
     """What was asked cannot be measured on this backend, by its nature: the message says what it lacks."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def unknown_choice(what: str, value: object, allowed: Iterable[object]) -> UserError:
     """A UserError for a value outside a fixed set, with the nearest allowed one suggested."""
     names = sorted(map(str, allowed))

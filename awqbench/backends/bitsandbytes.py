@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from awqbench.backends.linears import count_linears
-from awqbench.backends.pretrained import first_line, load_pretrained
+from awqbench.backends.pretrained import load_pretrained
 from awqbench.backends.settings import choice, flag
 from awqbench.backends.torch_engine import TorchEngine, storage_bytes
-from awqbench.errors import BackendUnavailable, UserError
+from awqbench.errors import BackendUnavailable, UserError, first_line
 
 
 class BitsAndBytesBackend(TorchEngine):

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from awqbench.backends.linears import count_linears
-from awqbench.backends.pretrained import first_line, load_pretrained
+from awqbench.backends.pretrained import load_pretrained
 from awqbench.backends.torch_engine import TorchEngine
 from awqbench.backends.transformers_config import quantization_of
-from awqbench.errors import BackendUnavailable, NotApplicable, UserError, unknown_choice
+from awqbench.errors import BackendUnavailable, NotApplicable, UserError, first_line, unknown_choice
 
 METHODS = ("awq", "gptq")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from awqbench.errors import UserError
+from awqbench.errors import UserError, first_line
 
 
 def load_pretrained(options: Mapping[str, Any], dtype: torch.dtype, **more: Any) -> Any:
@@ -33,9 +33,3 @@ def load_pretrained(options: Mapping[str, Any], dtype: torch.dtype, **more: Any)
     if missing:  # transformers would fill them with random numbers and say so in a log
         raise UserError(f"the model in {folder} lacks {len(missing)} weights, first {missing[0]}")
     return model
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

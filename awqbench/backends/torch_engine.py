@@ -15,6 +15,7 @@ from awqbench.backends.base import BackendBase, FloatArray, Path, Scored, Timing
 from awqbench.backends.device import pick_device
 from awqbench.backends.generation import generate
 from awqbench.backends.stops import Stops
+from awqbench.formats.settings import positions
 from awqbench.quantization.memory import hold_freed
 from awqbench.runtime.attach import Runtime
 from awqbench.runtime.grouping import PASS, Batch, Ids, Pass, batches
@@ -59,7 +60,7 @@ class TorchEngine(BackendBase):
         config = self.model.config.get_text_config()
         return {
             "vocab_size": int(config.vocab_size),
-            "max_positions": int(getattr(config, "max_position_embeddings", 0) or 2048),
+            "max_positions": positions(config),
             "dtype": options["dtype"],
             "device": str(self.device),
             "kernel": self.kernel(),

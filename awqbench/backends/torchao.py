@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from awqbench.backends.linears import count_linears
-from awqbench.backends.pretrained import first_line, load_pretrained
+from awqbench.backends.pretrained import load_pretrained
 from awqbench.backends.settings import choice
 from awqbench.backends.torch_engine import TorchEngine
-from awqbench.errors import BackendUnavailable, UserError
+from awqbench.errors import BackendUnavailable, UserError, first_line
 
 CONFIGS = ("int4", "int8")
 # What the packed int4 products of CPUs and GPUs are made for.

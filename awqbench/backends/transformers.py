@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from awqbench.backends.linears import count_linears
-from awqbench.backends.pretrained import first_line, load_pretrained
+from awqbench.backends.pretrained import load_pretrained
 from awqbench.backends.torch_engine import TorchEngine
 from awqbench.backends.transformers_config import quantization_of
-from awqbench.errors import BackendUnavailable
+from awqbench.errors import BackendUnavailable, first_line
 
 # Where the packages are that transformers needs for a method's checkpoints.
 _ENVIRONMENTS = {

@@ -40,6 +40,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def positions(config: Any) -> int:
+    """Tokens that a model with this transformers configuration, of its text, is taken to hold at once."""
+    return int(getattr(config, "max_position_embeddings", 0) or 2048)
+
+
 def context_length(config: Mapping[str, Any]) -> int | None:
     """Tokens that a config.json's model holds at once, the text model where there are several; None: it isn't said."""
     text = config.get("text_config") or config

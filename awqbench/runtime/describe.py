@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from awqbench.formats.settings import positions
 from awqbench.ops.linear import QuantizedLinear
 from awqbench.runtime import probe
 from awqbench.runtime.probe import NotDescribed
@@ -176,7 +177,7 @@ def full_sight(config: Any) -> int:
 
 def lengths(config: Any) -> list[int]:
     """How many positions a model was made for, and how many its windows and chunks have."""
-    found = [int(getattr(config, "max_position_embeddings", 0) or 2048)]
+    found = [positions(config)]
     for key, value in config.to_dict().items():
         # "max_window_layers" and "sliding_window_pattern" count layers.
         length = ("window" in key or "chunk" in key) and not key.endswith(("_layers", "_pattern"))

@@ -22,11 +22,6 @@ class NotDescribed(Exception):
     """The model is none that this runtime computes; the message says what differs."""
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, short enough for a name."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def norm_weight(module: Any, name: str) -> tuple[Tensor, float]:
     """The weight by which an RMS norm multiplies (w, or 1 + w as Gemma has it), float32 [size], and its epsilon."""
     eps = next((float(found) for key in ("variance_epsilon", "eps") if (found := getattr(module, key, None))), None)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awqbench.errors import first_line
 from awqbench.runtime.decoding import Decoding, TransformersDecoding
 from awqbench.runtime.native import NativeModel
-from awqbench.runtime.probe import NotDescribed, first_line
+from awqbench.runtime.probe import NotDescribed
 
 # Of the largest logit of a row. float32 sums in another order differ by a few millionths; what is computed otherwise (a
 # norm's epsilon, an approximate activation) differs by more than this in a model of any depth.

@@ -15,9 +15,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from awqbench.errors import first_line
 from awqbench.runtime.decoding import seen
 from awqbench.runtime.fused import FusedStep
-from awqbench.runtime.probe import NotDescribed, first_line
+from awqbench.runtime.probe import NotDescribed
 from awqbench.runtime.static_cache import static_cache
 
 log = logging.getLogger(__name__)

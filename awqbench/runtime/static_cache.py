@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awqbench.runtime.probe import NotDescribed, first_line
+from awqbench.errors import first_line
+from awqbench.runtime.probe import NotDescribed
 
 
 @cache

@@ -14,8 +14,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from awqbench.errors import UserError
-from awqbench.sources.hub import first_line, hub_refusal
+from awqbench.errors import UserError, first_line
+from awqbench.sources.hub import hub_refusal
 from awqbench.sources.texts import Text, resolve_text, split_slice
 
 Message = dict[str, str]

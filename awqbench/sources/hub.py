@@ -11,11 +11,6 @@ from urllib.parse import urlsplit
 _SECONDS = 3.0
 
 
-def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 @cache
 def hub_refusal() -> str | None:
     """None when the hub can be asked, else why not, for an error message."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from awqbench.errors import UserError
-from awqbench.sources.hub import first_line, hub_refusal
+from awqbench.errors import UserError, first_line
+from awqbench.formats import settings
+from awqbench.sources.hub import hub_refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,8 +95,8 @@ def positions(folder: Path, trust_remote_code: bool = False) -> int:
     """Tokens that the model holds at once, as the reference's engine takes it."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
-    return int(getattr(config, "max_position_embeddings", 0) or 2048)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    return settings.positions(config.get_text_config())
 
 
 def end_ids(folder: Path) -> set[int]:

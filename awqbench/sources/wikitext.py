@@ -8,8 +8,8 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from awqbench.errors import UserError
-from awqbench.sources.hub import first_line, hub_refusal
+from awqbench.errors import UserError, first_line
+from awqbench.sources.hub import hub_refusal
 
 
 def wikitext2_lines(split: str) -> list[str]:

@@ -19,9 +19,9 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from awqbench import resources
 from awqbench.cache import cache_dir
-from awqbench.errors import UserError
+from awqbench.errors import UserError, first_line
 from awqbench.record.files import content_key
-from awqbench.sources.hub import first_line, hub_refusal
+from awqbench.sources.hub import hub_refusal
 
 # NAME_local asks what lm-eval's NAME asks, of data that need no hub.
 LOCAL = "_local"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from awqbench.errors import UserError
+from awqbench.errors import UserError, first_line
 from awqbench.sources.documents import hub_rows
-from awqbench.sources.hub import first_line, hub_refusal
+from awqbench.sources.hub import hub_refusal
 from awqbench.sources.models import load_tokenizer
 
 
