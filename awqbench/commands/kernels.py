@@ -169,14 +169,21 @@ def table(
 
 
 def _device(name: str) -> Any:
-    """A torch device; BackendUnavailable where there is no GPU."""
+    """A torch device, the current one from here on; BackendUnavailable where there is no GPU."""
     import torch
 
     if name == "cpu":
         return torch.device("cpu")
-    if not name.startswith("cuda"):
+    kind, colon, number = name.partition(":")
+    if kind != "cuda" or (colon and not number.isdecimal()):
         raise UserError(f"unknown device {name!r} (allowed: cuda, cuda:N, cpu)")
     if not torch.cuda.is_available():
         build = "this torch has no CUDA" if torch.version.cuda is None else "torch finds none"
         raise BackendUnavailable(f"no GPU: {build} (torch {torch.__version__}); the kernels need an NVIDIA GPU")
-    return torch.device(name)
+    if not colon:
+        return torch.device("cuda")
+    if int(number) >= (count := torch.cuda.device_count()):
+        raise UserError(f"no device {name!r} (allowed: cuda:0 to cuda:{count - 1})")
+    device = torch.device("cuda", int(number))
+    torch.cuda.set_device(device)  # streams, graphs and events are of the current device
+    return device

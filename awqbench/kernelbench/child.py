@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--variants", default="all")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # streams, graphs and events are of the current device
     work = items(our_kernels(device, given.variants), quick=given.quick, tiny=given.tiny, only=given.only)
     for index in range(given.skip, len(work)):
         kernel, case = work[index]

@@ -184,6 +184,8 @@ def run(asked: argparse.Namespace) -> None:
     """Build, contend, print the table, write the JSON."""
     began = time.monotonic()
     device = pick_device(asked.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # events are of the current device
     sizes, group_size = (TINY, 32) if asked.tiny else (LLAMA3_8B, 128)
     if device.type != "cuda" and not asked.tiny:
         raise UserError(f"a model of this size on {device} measures nothing (allowed: --device cuda, or --tiny)")

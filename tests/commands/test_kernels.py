@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from awqbench.cli import app
 from awqbench.errors import BackendUnavailable, UserError
-from awqbench.kernelbench import checks
+from awqbench.kernelbench import checks, child
 from awqbench.kernelbench.outcome import CheckFailed, Row
 from awqbench.kernelbench.results import Session, save
 from awqbench.kernelbench.table import BEGIN, END, UNMEASURED
@@ -94,6 +94,29 @@ def test_the_sanitizer_alone_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -
     assert result.output.splitlines() == [row.line(), "1 pass; 0 fail; 0 error; 0 skip"]
 
 
+def test_one_of_several_gpus_is_the_current_one_while_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams and graphs are of the current device: one captured on another holds no launch, and costs no time."""
+    current: list[torch.device] = []
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+
+    def session(options: object, device: torch.device, quiet: bool) -> dict[str, Any]:
+        asked.append(device)
+        return {"bad": []}
+
+    monkeypatch.setattr("awqbench.kernelbench.bench_command.bench_session", session)
+    assert invoke("bench", "--device", "cuda:1").exit_code == 0
+    assert current == asked == [torch.device("cuda", 1)]
+    monkeypatch.setattr("awqbench.kernelbench.child.our_kernels", lambda device, variants: [None])
+    assert child.main(["--device", "cuda:1", "--only", "sanitizer"]) == 0
+    assert current == [torch.device("cuda", 1)] * 2
+    beyond = invoke("check", "--device", "cuda:2")
+    assert isinstance(beyond.exception, UserError)
+    assert str(beyond.exception) == "no device 'cuda:2' (allowed: cuda:0 to cuda:1)"
+
+
 def test_nothing_checked_is_not_a_pass() -> None:
     result = invoke("check", *CPU, "--quick", "--only", "graph")
     assert isinstance(result.exception, UserError)
@@ -105,6 +128,7 @@ def test_nothing_checked_is_not_a_pass() -> None:
     [
         (("check", "--only", "speed"), "unknown check 'speed'"),
         (("check", "--device", "tpu"), "unknown device 'tpu'"),
+        (("check", "--device", "cuda:x"), "unknown device 'cuda:x'"),
         (("bench", *CPU, *TINY), "times of a CPU are no measurements"),
         (("bench", *CPU, *TINY, "--peers", "x", "--out", "x.json"), "unknown peer 'x'"),
     ],
