@@ -43,13 +43,18 @@ def benchmark_attention(
     without: set[str], keep: Callable[[Sequence[AttentionTime]], None],
 ) -> None:  # fmt: skip
     """Measure what the session lacks and append it; `keep` is called after each problem. Raises DeviceLost."""
-    done = {(each.model, each.batch, each.context, each.dtype, each.mode) for each in session.attention}
+    wanted = [each for each in contenders() if each.name not in without]
+    names = {contender.name for contender in wanted}
+    done = {
+        (each.model, each.batch, each.context, each.dtype, each.mode)
+        for each in session.attention
+        if each.contender in names
+    }
     for model, sizes in problems(tiny=device.type != "cuda"):
         if budget.spent():
             return
         if (model, sizes.batch, sizes.context, dtype, mode) in done:
             continue
-        wanted = [each for each in contenders() if each.name not in without]
         found, lost = _measure(model, sizes, dtype, mode, wanted, device, timer, settings)
         session.attention.extend(found)
         keep(found)
@@ -90,7 +95,7 @@ def _measure(
             log.warning("%s on %s", name, sizes, exc_info=True)
             found[name] = told(name, "failed", f"{type(failure).__name__}: {str(failure).splitlines()[:1]}")
             if device_lost(device):
-                return list(found.values()), name
+                return [found[name]], name  # the others' turn comes without it
     runs: dict[str, list[list[float]]] = {name: [] for name in replays}
     enough = {
         name: int(
@@ -105,7 +110,7 @@ def _measure(
         found[name] = told(
             name, "timed", runs=tuple(round(us, 3) for us in result.runs), spread=round(result.spread, 3)
         )
-    return [found[each.name] for each in wanted if each.name in found], None
+    return [found[each.name] for each in wanted], None
 
 
 def _wrong(contender: Contender, step: Step, right: torch.Tensor) -> str | None:

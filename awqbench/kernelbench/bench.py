@@ -71,7 +71,9 @@ def benchmark(
 
     Returns whether the budget sufficed. Raises DeviceLost.
     """
-    done = {measured.problem for measured in session.measurements}
+    # What only a contender that is left out since knows of is not measured.
+    names = {contender.name for contender in contenders}
+    done = {measured.problem for measured in session.measurements if measured.contender in names}
     setup: dict[str, float] = {}
     for unit in units:
         left = [m for m in unit.batches if (unit.shape, m, unit.dtype, unit.mode) not in done]
@@ -116,8 +118,6 @@ class _UnitBench:
         errors: dict[str, float] = {}
         took: dict[str, float] = {}
         for contender in contenders:
-            if self.lost is not None:
-                break
             name = contender.name
             if reason := contender.refusal(self.unit.shape, m, self.problem.x.dtype):
                 found[name] = self._measurement(name, m, "refused", reason)
@@ -141,16 +141,16 @@ class _UnitBench:
                 found[name] = self._measurement(name, m, "failed", f"{type(failure).__name__}: {first}")
                 if device_lost(self.problem.x.device):
                     self.lost = name
+                    return [found[name]]  # the others' turn comes without it
             finally:
                 took[name] = time.monotonic() - began
                 self.setup[name] = self.setup.get(name, 0.0) + took[name]
-        if self.lost is None:
-            found |= self._time(m, replays, errors)
-            state = observe()
-            clock, hot = state.get("sm_clock_mhz"), HOT & set(state.get("throttle_reasons", ()))
-            for name in replays:
-                found[name] = replace(found[name], setup=round(took[name], 2), sm_clock_mhz=clock, throttled=bool(hot))
-        return [found[contender.name] for contender in contenders if contender.name in found]
+        found |= self._time(m, replays, errors)
+        state = observe()
+        clock, hot = state.get("sm_clock_mhz"), HOT & set(state.get("throttle_reasons", ()))
+        for name in replays:
+            found[name] = replace(found[name], setup=round(took[name], 2), sm_clock_mhz=clock, throttled=bool(hot))
+        return [found[contender.name] for contender in contenders]
 
     def _time(
         self, m: int, replays: dict[str, Callable[[int], list[float]]], errors: dict[str, float]

@@ -170,8 +170,12 @@ def test_a_wrong_contender_is_told_and_a_lost_device_ends_it(monkeypatch: pytest
 
     monkeypatch.setattr("awqbench.kernelbench.attention.attend", broken)
     monkeypatch.setattr("awqbench.kernelbench.attention_bench.device_lost", lambda device: True)
+    session = Session("2", "CPU", "made up")
     with pytest.raises(DeviceLost, match="attend"):
-        measured(Session("2", "CPU", "made up"))
+        measured(session)
+    (found,) = measured(session, {"attend", "attend/plain"})  # without it, the others' turn comes
+    assert {each.contender for each in found} == {"torch", "torch-gqa", "sdpa alone"}
+    assert [each.status for each in session.attention] == ["failed", *["timed"] * 3]
 
 
 def test_the_floor_is_every_key_and_value_once() -> None:

@@ -162,6 +162,11 @@ def test_a_lost_device_is_told_with_what_came_before(monkeypatch: pytest.MonkeyP
     assert [(each.m, each.contender, each.status) for each in session.measurements] == [
         (1, "ours", "timed"), (1, "faithful", "timed"), (1, "later", "timed"), (17, "faithful", "failed"),
     ]  # fmt: skip
+    # Without the culprit, the others' turn comes on the problem that it broke off.
+    run([Named("ours"), Named("later")], FakeTimer(), (1, 17, 18), session=session)
+    assert [(each.m, each.contender, each.status) for each in session.measurements][4:] == [
+        (17, "ours", "timed"), (17, "later", "timed"), (18, "ours", "timed"), (18, "later", "timed"),
+    ]  # fmt: skip
 
 
 def test_end_to_end_on_a_cpu_is_marked_and_kept_out_of_the_records(tmp_path: Path) -> None:
