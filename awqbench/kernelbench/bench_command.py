@@ -27,6 +27,7 @@ from awqbench.kernelbench.ours import our_kernels
 from awqbench.kernelbench.report import averages_lines, layer_lines, measurement_lines, variant_lines
 from awqbench.kernelbench.results import AttentionTime, Measurement, Session, load, save
 from awqbench.kernelbench.timers import CpuTimer, GraphTimer
+from awqbench.ops import cuda_build
 from awqbench.resources import content
 
 SETUP_SHARE = 0.2  # of the budget, that one peer may spend on packing and compiling
@@ -48,7 +49,7 @@ def bench_session(options: BenchOptions, device: torch.device, quiet: bool = Fal
     left_out = options.excluded()
     contenders = [each for each in contenders if each.name not in left_out]
     state = machine.State(device)
-    session = _resumed(path, options.session) if options.session else _begun(device, told, state)
+    session = _resumed(path, options.session, device) if options.session else _begun(device, told, state)
 
     def keep(measured: Sequence[Measurement]) -> None:
         session.after = state.read()
@@ -135,10 +136,12 @@ def _again(options: BenchOptions, path: Path, session: Session, left_out: set[st
 
 
 def _path(out: Path | None, device: torch.device) -> Path:
-    records = content("kernels") / "results"
-    path = out or records / f"{machine.slug(machine.device_name(device))}.json"
+    records, name = content("kernels") / "results", machine.device_name(device)
+    path = out or records / f"{machine.slug(name)}.json"
     if device.type != "cuda" and path.resolve().is_relative_to(records.resolve()):
         raise UserError(f"times of a CPU are no measurements and don't go to {records}: name another file with --out")
+    if path.is_file() and (theirs := load(path).device) != name:
+        raise UserError(f"{path} holds measurements on {theirs}, not {name}: name another file with --out")
     return path
 
 
@@ -148,14 +151,23 @@ def _begun(device: torch.device, told: dict[str, str], state: machine.State) -> 
     if ceilings["nominal"] is None:  # newer CUDA tells torch no memory clock; NVML still does
         ceilings["nominal"] = hardware.get("memory_bandwidth")
     return Session(
-        id=machine.now(), device=machine.device_name(device), clock="", versions=machine.versions(),
+        id=machine.now(), device=machine.device_name(device), clock="", versions=_versions(device),
         hardware=hardware, ceilings=ceilings, before=state.read(), peers=told,
         command=shlex.join(["awqbench", *sys.argv[1:]]),
     )  # fmt: skip
 
 
-def _resumed(path: Path, wanted: str) -> Session:
+def _versions(device: torch.device) -> dict[str, str]:
+    """Of all that figures depend on, our kernels' sources among it."""
+    return machine.versions() | ({"kernels": cuda_build.identity()} if device.type == "cuda" else {})
+
+
+def _resumed(path: Path, wanted: str, device: torch.device) -> Session:
     found = {session.id: session for session in load(path).sessions} if path.is_file() else {}
     if wanted not in found:
         raise unknown_choice("session", wanted, found)
+    then, now = found[wanted].versions, _versions(device)
+    if changed := [name for name in {**then, **now} if then.get(name) != now.get(name)]:
+        told = ", ".join(f"{name} {then.get(name, 'absent')}, now {now.get(name, 'absent')}" for name in changed)
+        raise UserError(f"session {wanted} was measured with others ({told}): begin a new one, without --session")
     return found[wanted]

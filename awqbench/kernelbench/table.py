@@ -59,7 +59,8 @@ def _session(session: Session, full: bool) -> str:
 
 
 def _heading(session: Session) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in session.versions.items() if name != "python")
+    shown = {name: version for name, version in session.versions.items() if name not in {"python", "kernels"}}
+    versions = ", ".join(f"{name} {version}" for name, version in shown.items())
     ceilings = session.ceilings
     rates = [
         f"{name} {value / 1e12:.2f} TB/s"

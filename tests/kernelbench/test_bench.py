@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from awqbench.kernelbench.peers.cublas import Cublas
 from awqbench.kernelbench.peers.peer import Peer
 from awqbench.kernelbench.plan import Unit
 from awqbench.kernelbench.problem import Shape
-from awqbench.kernelbench.results import Measurement, Session, load
+from awqbench.kernelbench.results import Measurement, Session, load, save
 from awqbench.kernelbench.timers import CpuTimer, Timer
 
 CPU = torch.device("cpu")
@@ -224,6 +225,27 @@ def test_a_session_goes_on_by_its_id(tmp_path: Path) -> None:
     assert plain == [(1, "ours"), (2, "ours"), (2, "cublas")]
     with pytest.raises(UserError, match="unknown session 'x'"):
         bench_session(BenchOptions("64x64", "1", group_size=32, out=path, session="x"), CPU)
+    session.versions["torch"] = "2.0"
+    save(path, session)
+    with pytest.raises(UserError, match=rf"measured with others \(torch 2.0, now {re.escape(torch.__version__)}\)"):
+        bench_session(again, CPU)  # another torch's cuBLAS beside today's kernels would be no comparison
+
+
+def test_a_session_does_not_go_on_with_other_kernels_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, gpu = tmp_path / "x.json", torch.device("cuda")
+    monkeypatch.setattr(command.cuda_build, "identity", lambda: "one.so")
+    save(path, Session("1", "GPU", "", versions=command._versions(gpu)))
+    assert command._resumed(path, "1", gpu).id == "1"
+    monkeypatch.setattr(command.cuda_build, "identity", lambda: "other.so")
+    with pytest.raises(UserError, match=r"with others \(kernels one.so, now other.so\)"):
+        command._resumed(path, "1", gpu)
+
+
+def test_another_devices_record_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    save(path, Session("1", "NVIDIA H100", ""))
+    with pytest.raises(UserError, match="holds measurements on NVIDIA H100, not CPU: name another file"):
+        bench_session(BenchOptions("64x64", "1", group_size=32, out=path), CPU)
 
 
 def test_after_a_lost_device_a_new_process_goes_on_without_the_culprit(
