@@ -21,25 +21,37 @@ _UNKNOWN = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_exp
 def bytes_per_step(config: Mapping[str, Any], weight_bytes: int, dtype: str, batch: int, context: int) -> int | None:
     """Bytes one decode step reads: the weights once, and each sequence's keys and values of `context` tokens.
 
-    Of an input embedding that is not also the output layer a step reads a few rows, so it is left out. `config` is the
-    model's config.json; None when it lacks a size this needs, and for mixtures of experts, of which a step reads those
-    that its tokens are sent to.
+    Of an input embedding that is not also the output layer a step reads a few rows, so it is left out, as is what lies
+    outside a layer's window. `config` is the model's config.json; None when it lacks a size this needs, and for
+    mixtures of experts, of which a step reads those that its tokens are sent to.
     """
-    if any(config.get(name) for name in _UNKNOWN):
+    if any(config.get(name) for name in _UNKNOWN) or (seen := _seen(config, context)) is None:
         return None
     try:
         item = ITEM_BYTES[dtype]
         heads, hidden = config["num_attention_heads"], config["hidden_size"]
         head_dim = config.get("head_dim") or hidden // heads
-        layers, kv_heads = config["num_hidden_layers"], config.get("num_key_value_heads") or heads
+        kv_heads = config.get("num_key_value_heads") or heads
         unread = 0 if config.get("tie_word_embeddings", True) else config["vocab_size"] * hidden * item
     except KeyError:
         return None
-    return int(weight_bytes - unread + 2 * layers * kv_heads * head_dim * item * batch * context)
+    return int(weight_bytes - unread + 2 * kv_heads * head_dim * item * batch * seen)
+
+
+def _seen(config: Mapping[str, Any], context: int) -> int | None:
+    """Of `context` tokens, those that a layer sees, summed over all layers; None where it is not told."""
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    kinds = config.get("layer_types")
+    if kinds is None:
+        layers = config.get("num_hidden_layers")
+        return None if layers is None or (window and window < context) else layers * context
+    by_kind = {"full_attention": context, "sliding_attention": min(context, window) if window else None}
+    seen = [tokens for kind in kinds if (tokens := by_kind.get(kind)) is not None]
+    return sum(seen) if len(seen) == len(kinds) else None
 
 
 def peak_bandwidth(nvml: Any = None) -> float | None:
-    """Bytes/s of the GPUs' memory from NVML's largest memory clock and bus width; None unless all GPUs are alike."""
+    """Bytes/s of one GPU's memory from NVML's largest memory clock and bus width; None unless all GPUs are alike."""
     gpus = NvmlGpus(nvml)
     try:
         found = {gpu["memory_bandwidth"] for gpu in gpus.describe()}

@@ -145,10 +145,11 @@ def _metric(name: str, samples: Samples, batch: int, suite: LatencySpec, asked: 
 def _bandwidth(context: Context, metrics: Sequence[Metric]) -> list[Metric]:
     """MBU by batch size on a GPU; nothing on a CPU, whose peak bandwidth nobody told us."""
     told = context.worker.description
-    if not str(told.get("device", "")).startswith("cuda") or "weight_bytes" not in told:
+    if not str(told.get("device", "")).startswith("cuda") or told.get("weight_bytes") is None:
         return []
     config = json.loads((context.model_dir / "config.json").read_text(encoding="utf-8"))
-    peak = peak_bandwidth()
+    one = peak_bandwidth()
+    peak = one and one * told.get("tensor_parallel", 1)  # its GPUs read their shares at the same time
     tpots = [metric for metric in metrics if metric.id.startswith("latency/tpot@")]
     found = (mbu_metric(tpot, context.suite, config, told["weight_bytes"], peak) for tpot in tpots)
     return [metric for metric in found if metric]

@@ -69,7 +69,8 @@ class NvmlGpus:
 
     def describe(self) -> list[dict[str, Any]]:
         """What a record should say of each device: name, memory_bytes, driver, compute_capability, power_limit_w,
-        memory_bandwidth (bytes/s: two transfers per memory clock over the whole bus; None where not offered)."""
+        memory_bandwidth (bytes/s: two transfers per memory clock over the whole bus; None where not offered, and for a
+        device in parts, MIG, of which a process has one)."""
         n = self._nvml
         driver = self._try(n.nvmlSystemGetDriverVersion) if self._handles else None
         devices = []
@@ -79,6 +80,7 @@ class NvmlGpus:
             limit = self._try(n.nvmlDeviceGetEnforcedPowerLimit, handle)
             clock = self._try(n.nvmlDeviceGetMaxClockInfo, handle, n.NVML_CLOCK_MEM)
             width = self._try(n.nvmlDeviceGetMemoryBusWidth, handle)
+            parts, _ = self._try(n.nvmlDeviceGetMigMode, handle) or (0, 0)  # now, and after a reset
             devices.append(
                 {
                     "name": name,
@@ -86,7 +88,7 @@ class NvmlGpus:
                     "memory_bytes": memory.total if memory else None,
                     "compute_capability": ".".join(map(str, capability)) if capability else None,
                     "power_limit_w": limit / 1000 if limit else None,
-                    "memory_bandwidth": 2e6 * clock * width / 8 if clock and width else None,
+                    "memory_bandwidth": 2e6 * clock * width / 8 if clock and width and not parts else None,
                 }
             )
         return devices

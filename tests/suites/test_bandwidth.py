@@ -30,6 +30,22 @@ def test_an_unknown_size_is_unmeasured() -> None:
     assert bytes_per_step({**CONFIG, "num_local_experts": 0}, 50_000, "float16", 1, 1) is not None
 
 
+def test_a_layer_reads_its_window_alone() -> None:
+    tied = {**CONFIG, "tie_word_embeddings": True, "sliding_window": 4}
+    kinds = ["full_attention", "sliding_attention", "sliding_attention"]
+    found = {
+        context: bytes_per_step({**tied, "layer_types": kinds}, 0, "float16", batch=2, context=context)
+        for context in (3, 10)
+    }
+    assert found == {3: 2 * 64 * 9, 10: 2 * 64 * (10 + 4 + 4)}  # 64 bytes a token, sequence and layer
+    # Which layers have the window is not told; no layer has it; it is none of this context.
+    assert bytes_per_step(tied, 0, "float16", 1, 10) is None
+    assert bytes_per_step({**tied, "use_sliding_window": False}, 0, "float16", 1, 10) == 64 * 30
+    assert bytes_per_step(tied, 0, "float16", 1, 4) == 64 * 12
+    # A state of fixed size in place of keys and values.
+    assert bytes_per_step({**tied, "layer_types": ["linear_attention"] * 3}, 0, "float16", 1, 10) is None
+
+
 @pytest.mark.parametrize(("peak", "value"), [(1e9, 0.25), (None, None)])
 def test_mbu(peak: float | None, value: float | None) -> None:
     tied = {**CONFIG, "tie_word_embeddings": True}

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from awqbench.backends.base import Timing
 from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.spec import LatencySpec, RunSpec
+from awqbench.suites import latency
 from awqbench.suites.base import Context, Measurement
 from awqbench.suites.footprint import weight_files
 from awqbench.suites.latency import measure, prompts, summarize
@@ -80,6 +81,25 @@ def test_golden_figures(tmp_path: Path) -> None:
     assert found["memory/host-peak/float32"] == 5000
     assert not any(name.startswith("memory/device-peak") for name in found)
     assert not any("mbu" in name for name in found)
+
+
+def test_utilization_is_of_all_gpus_that_read_and_of_none_where_weights_are_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"num_attention_heads": 1, "hidden_size": 2, "num_hidden_layers": 1}  # 16 bytes a token in float32
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(latency, "peak_bandwidth", lambda: 1e6)
+    name = "latency/mbu@batch=1,prompt=8,new=4/float32"
+    found = {
+        gpus: values(run(tmp_path, ScriptedWorker(device="cuda", tensor_parallel=gpus), batch_sizes=[1]))[name]
+        for gpus in (1, 2)
+    }
+    assert found[1] == pytest.approx((1000 + 16 * 10) / (0.0022 * 1e6))
+    assert found[2] == pytest.approx(found[1] / 2)
+    hidden = values(run(tmp_path, ScriptedWorker(device="cuda", weight_bytes=None), batch_sizes=[1]))
+    assert name not in hidden
+    monkeypatch.setattr(latency, "peak_bandwidth", lambda: None)
+    assert name not in values(run(tmp_path, ScriptedWorker(device="cuda", tensor_parallel=2), batch_sizes=[1]))
 
 
 def test_items_reproduce_the_values(tmp_path: Path) -> None:

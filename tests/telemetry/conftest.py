@@ -21,6 +21,7 @@ class FakeNvml:
     def __init__(self, count: int = 1, masks: tuple[int, ...] = (0,), start: str | None = None) -> None:
         self.count, self.masks, self.start = count, masks, start
         self.unsupported: set[str] = set()
+        self.mig = False
         self.readings = [0] * count
         self.open = 0
 
@@ -67,6 +68,9 @@ class FakeNvml:
 
     def nvmlDeviceGetMemoryBusWidth(self, handle: Any) -> int:  # noqa: N802
         return 5120
+
+    def nvmlDeviceGetMigMode(self, handle: Any) -> list[int]:  # noqa: N802
+        return [int(self.mig), 1]
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> SimpleNamespace:  # noqa: N802
         return SimpleNamespace(total=80 * 2**30, used=3 * 2**30)

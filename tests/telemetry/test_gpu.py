@@ -46,6 +46,16 @@ def test_description_has_the_peak_bandwidth_of_the_data_sheet(fake_nvml: Any) ->
     assert device["power_limit_w"] == 700.0
 
 
+def test_a_part_of_a_device_has_not_the_bandwidth_of_the_whole(fake_nvml: Any) -> None:
+    nvml = fake_nvml()
+    nvml.mig = True
+    (device,) = NvmlGpus(nvml).describe()
+    assert device["memory_bandwidth"] is None
+    nvml.unsupported = {"nvmlDeviceGetMigMode"}  # boards without parts
+    (device,) = NvmlGpus(nvml).describe()
+    assert device["memory_bandwidth"] is not None
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"), [({"start": "NVML Shared Library Not Found"}, "Library"), ({"count": 0}, "no device")]
 )
