@@ -24,7 +24,7 @@ class NvmlGpus:
 
     `nvml` is the `pynvml` module of nvidia-ml-py, or a stand-in with the same functions. Where NVML can't be started
     there are no devices and `note` says why. A figure a device does not offer (MIG, older boards) reads as NaN. With
-    `uuid`, one or several, where NVML knows them, those devices alone.
+    `uuid`, one or several as CUDA names them, those devices alone: of a part (MIG) the device that it is a part of.
     """
 
     def __init__(self, nvml: Any = None, uuid: str | Sequence[str] | None = None) -> None:
@@ -45,12 +45,15 @@ class NvmlGpus:
         self._open = True
         count = self._try(self._nvml.nvmlDeviceGetCount) or 0
         self._handles = [h for i in range(count) if (h := self._try(self._nvml.nvmlDeviceGetHandleByIndex, i))]
-        # Another tenant's device must not be taken for ours: its heat would make our timings invalid.
-        wanted = {uuid} if isinstance(uuid, str) else set(uuid or ())
-        own = [h for h in self._handles if wanted and self._try(self._nvml.nvmlDeviceGetUUID, h) in wanted]
-        self._handles = own or self._handles
+        # Another tenant's device must not be taken for ours: its heat would make our timings invalid, its energy ours.
+        if uuid and len(self._handles) > 1:
+            wanted = {uuid} if isinstance(uuid, str) else set(uuid)
+            own = [h for h in self._handles if self._try(self._nvml.nvmlDeviceGetUUID, h) in wanted]
+            self._handles = own or [whole for each in sorted(wanted) if (whole := self._whole(each))]
+            if not self._handles:
+                self.note = f"no GPU: NVML does not know {', '.join(sorted(wanted))} among {count} devices"
         if not self._handles:
-            self.note = "no GPU: NVML finds no device"
+            self.note = self.note or "no GPU: NVML finds no device"
             self.close()
 
     @property
@@ -113,6 +116,11 @@ class NvmlGpus:
             self._number(n.nvmlDeviceGetClockInfo, handle, n.NVML_CLOCK_MEM),
             self._number(n.nvmlDeviceGetCurrentClocksEventReasons, handle),
         )
+
+    def _whole(self, uuid: str) -> Any:
+        """The device of a part, which CUDA names without the prefix that NVML wants; None for what is no part."""
+        part = self._try(self._nvml.nvmlDeviceGetHandleByUUID, f"MIG-{uuid.partition('-')[2]}")
+        return part and self._try(self._nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, part)
 
     def _number(self, call: Callable[..., Any], *args: Any) -> float:
         value = self._try(call, *args)

@@ -57,6 +57,14 @@ class FakeNvml:
     def nvmlDeviceGetUUID(self, handle: Any) -> str:  # noqa: N802
         return f"GPU-{handle.index}"
 
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        if uuid != "MIG-7-2":
+            raise self.NVMLError("Not Found")
+        return uuid
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, part: str) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(index=1)
+
     def nvmlDeviceGetCudaComputeCapability(self, handle: Any) -> tuple[int, int]:  # noqa: N802
         return (9, 0)
 

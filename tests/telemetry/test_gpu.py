@@ -19,13 +19,17 @@ def test_units_and_column_names(fake_nvml: Any) -> None:
     assert (row["gpu0_util_percent"], row["gpu0_temperature_c"]) == (42, 61)
 
 
-@pytest.mark.parametrize(("uuid", "seen"), [(None, 3), ("GPU-1", 1), (["GPU-0", "GPU-2"], 2), ("MIG-9", 3), ([], 3)])
-def test_the_devices_a_cell_runs_on_are_read_and_no_others(fake_nvml: Any, uuid: Any, seen: int) -> None:
-    """All of several that share a layer: the energy of one would be taken for that of all."""
+@pytest.mark.parametrize(
+    ("uuid", "seen"),
+    [(None, [0, 1, 2]), ("GPU-1", [1]), (["GPU-0", "GPU-2"], [0, 2]), ("GPU-7-2", [1]), ("GPU-9", []), ([], [0, 1, 2])],
+)
+def test_the_devices_a_cell_runs_on_are_read_and_no_others(fake_nvml: Any, uuid: Any, seen: list[int]) -> None:
+    """All of several that share a layer: the energy of one would be taken for that of all. CUDA gives a part of a device
+    (7-2, of device 1) a name of its own."""
     gpus = NvmlGpus(fake_nvml(count=3), uuid)
-    assert len(gpus.names) == seen
-    if uuid == ["GPU-0", "GPU-2"]:
-        assert gpus.names == ["Fake 0", "Fake 2"]
+    assert gpus.names == [f"Fake {index}" for index in seen]
+    assert gpus.note == (None if seen else "no GPU: NVML does not know GPU-9 among 3 devices")
+    assert NvmlGpus(fake_nvml(count=1), "GPU-9").names == ["Fake 0"]  # there is no other
 
 
 def test_a_figure_a_device_does_not_offer_is_nan_and_the_rest_stays(fake_nvml: Any) -> None:
