@@ -92,8 +92,8 @@ def _torch() -> Iterator[Check]:
 
 
 def _compiler() -> Iterator[Check]:
-    names = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
-    path = next((found for name in names if name and (found := shutil.which(name))), None)
+    # Those of ops/build.py, which needs torch to be imported.
+    path = next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
     if path:
         yield Check("c++ compiler", "ok", path)
     else:
@@ -118,8 +118,6 @@ def _gpu() -> Iterator[Check]:
             )
         else:
             yield Check("cuda", "warn", "torch sees no CUDA device")
-    nvcc = shutil.which("nvcc")
-    yield Check("nvcc", "ok" if nvcc else "warn", nvcc or "none: CUDA kernels cannot be built here")
 
 
 def _cuda_kernels() -> Iterator[Check]:
@@ -130,12 +128,14 @@ def _cuda_kernels() -> Iterator[Check]:
     from awqbench.errors import BackendUnavailable
     from awqbench.ops import cuda_build
 
+    nvcc = cuda_build.nvcc()
+    yield Check("nvcc", "ok" if nvcc else "warn", nvcc or "none: CUDA kernels cannot be built here")
     try:
         if os.environ.get(cuda_build.OVERRIDE):
             yield Check("cuda kernels", "ok", f"{cuda_build.OVERRIDE}: {cuda_build.library_path()}")
-        elif program := cuda_build.nvcc():
-            version = ".".join(map(str, cuda_build.version_of(program)))
-            yield Check("cuda kernels", "ok", f"compiled by {program} {version} when first used on a GPU")
+        elif nvcc:
+            version = ".".join(map(str, cuda_build.version_of(nvcc)))
+            yield Check("cuda kernels", "ok", f"compiled by {nvcc} {version} when first used on a GPU")
         elif torch.cuda.is_available():
             message = "no nvcc: 4-bit layers run through torch alone, far slower"
             yield Check("cuda kernels", "warn", message, cuda_build.HINT)

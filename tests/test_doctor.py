@@ -17,7 +17,7 @@ from awqbench.backends import registry
 from awqbench.backends.kind import Kind
 from awqbench.doctor import Check, diagnose
 from awqbench.errors import BackendUnavailable
-from awqbench.ops import cuda_build
+from awqbench.ops import build, cuda_build
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +62,25 @@ def test_a_folder_of_data_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("CXX", sys.executable)  # which the kernels' build does not ask either
+    monkeypatch.setattr(cuda_build, "nvcc", lambda: None)
     found = by_name()
+    assert build.compiler() is None
     assert found["c++ compiler"].status == "warn"
     assert found["nvcc"].status == "warn"
+
+
+def test_nvcc_is_found_where_the_build_finds_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "cuda" / "bin" / "nvcc"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho Cuda compilation tools, release 13.0, V13.0.48\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+    monkeypatch.delenv(cuda_build.OVERRIDE, raising=False)
+    found = {check.name: check for check in doctor._cuda_kernels()}
+    assert (found["nvcc"].status, found["nvcc"].message) == ("ok", str(program))
+    assert found["cuda kernels"].message == f"compiled by {program} 13.0 when first used on a GPU"
 
 
 def test_a_library_of_kernels_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
