@@ -182,6 +182,7 @@ def test_end_to_end_on_a_cpu_is_marked_and_kept_out_of_the_records(tmp_path: Pat
     assert {each.contender for each in session.measurements} == {"ours", "cublas", *layers}
     assert {each.status for each in session.measurements if each.contender not in layers} == {"timed"}
     assert {each["peer"] for each in told["averages"]["fp16, back-to-back"]} == {"cublas"}
+    assert "best_variants" not in told  # there was none
     with pytest.raises(UserError, match="no measurements and don't go to"):
         bench_session(BenchOptions("64x64", group_size=32), CPU)
 
