@@ -87,7 +87,7 @@ def bench(
     batches: Annotated[str | None, typer.Option(help="Numbers of input rows, comma-separated.")] = None,
     peers: Annotated[str, typer.Option(help="all, none, or names: cublas, marlin, machete, humming, ...")] = "all",
     variants: Variants = "default",
-    group_size: Annotated[int, typer.Option(help="Weights that share a scale; 0: per channel.")] = 128,
+    group_size: Annotated[int, typer.Option(min=0, help="Weights that share a scale; 0: per channel.")] = 128,
     dtypes: Annotated[str, typer.Option(help="fp16, bf16 or both, comma-separated; the first is measured first.")] = (
         "fp16,bf16"
     ),

@@ -139,12 +139,11 @@ def from_json(text: str) -> Results:
     """The inverse of `to_json`. UserError for another schema or a file that is no record."""
     try:
         data = json.loads(text)
-        schema = data["schema"]
+        if (schema := data["schema"]) != SCHEMA:
+            raise UserError(f"kernel measurements of schema {schema!r} (allowed: {SCHEMA})")
+        return Results(data["device"], [_session(each) for each in data["sessions"]])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"not a record of kernel measurements: {error}") from error
-    if schema != SCHEMA:
-        raise UserError(f"kernel measurements of schema {schema!r} (allowed: {SCHEMA})")
-    return Results(data["device"], [_session(each) for each in data["sessions"]])
+        raise UserError(f"not a record of kernel measurements: {type(error).__name__}: {error}") from error
 
 
 def load(path: Path) -> Results:

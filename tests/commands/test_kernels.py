@@ -117,6 +117,11 @@ def test_one_of_several_gpus_is_the_current_one_while_it_is_timed(monkeypatch: p
     assert str(beyond.exception) == "no device 'cuda:2' (allowed: cuda:0 to cuda:1)"
 
 
+def test_a_group_of_less_than_nothing_is_refused() -> None:
+    result = invoke("bench", *CPU, "--shapes", "64x64", "--group-size", "-4", "--out", "x.json")
+    assert (result.exit_code, type(result.exception)) == (2, SystemExit), result.output
+
+
 def test_nothing_checked_is_not_a_pass() -> None:
     result = invoke("check", *CPU, "--quick", "--only", "graph")
     assert isinstance(result.exception, UserError)

@@ -72,6 +72,8 @@ def test_saving_adds_sessions_and_replaces_the_same_one(tmp_path: Path) -> None:
         ("{", "not a record"),
         ("[]", "not a record"),
         ("{}", "not a record"),
+        ('{"schema": 1}', "not a record of kernel measurements: KeyError: 'device'"),
+        ('{"schema": 1, "device": "X", "sessions": [{"measurements": [], "speed": 1}]}', "not a record.*'speed'"),
         ('{"schema": 9}', r"schema 9 \(allowed: 1\)"),
     ],
 )
