@@ -356,6 +356,40 @@ def test_a_limit_that_an_engine_cannot_be_held_to_leaves_it_undecided(status: An
     assert (named.overall, named.unjudged) == ("pass", [])
 
 
+@pytest.mark.parametrize("lacking", [("awq",), ("reference", "awq")])
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("pattern", ["tasks/*", "tasks/lost", "tasks/?ost"])
+def test_a_limit_on_a_task_that_was_not_measured_is_undecided(
+    pattern: str, optional: bool, lacking: tuple[str, ...]
+) -> None:
+    """Whatever the others of its cell say."""
+    why = "lost was not measured: a question of 900 tokens does not fit"
+    cells = accuracy(0, 1000)
+    for each in cells:
+        if each.result.backend in lacking:
+            each.result.unmeasured = {"tasks/lost": why}
+        else:
+            each.result.metrics += [Metric(id="tasks/lost", value=1.0, n=1, protocol="p", **SHARE)]
+    result = decide(cells, GateSpec(metric=pattern, margin=0.03, optional=optional))
+    assert (result.overall, exit_code(result)) == ("inconclusive", 3)
+    assert result.candidates == {"awq": "inconclusive"}
+    assert result.unjudged == [f"awq/s: {why} (limit on {pattern})"]
+    assert (result.invalid, result.not_applicable) == ([], [])
+    assert [rule.metric for rule in result.rules] == (["tasks/a"] if pattern == "tasks/*" else [])
+    assert f"awq/s: {why}" in compare_tables(cells, "reference", None).notes
+    others = decide(cells, GateSpec(metric="tasks/a", margin=0.03))
+    assert (others.overall, others.unjudged) == ("pass", [])
+
+
+def test_a_baseline_that_lacks_a_task_leaves_it_to_this_runs_reference() -> None:
+    earlier, cells = accuracy(0, 1000), accuracy(0, 1000)
+    earlier[1].result.unmeasured = {"tasks/a": "a was not measured: it was too long"}
+    earlier[1].result.metrics = []
+    found = decide(cells, GateSpec(metric="tasks/a", margin=0.03), baseline_cells=earlier)
+    assert found.overall == "pass"
+    assert "for reference" in found.rules[0].reason
+
+
 def test_a_distance_that_is_only_bounded_meets_no_limit() -> None:
     full = cell("awq", "divergence/t@64/prefill/kl", np.full(40, 0.01), KL)
     bounded = cell("server", "divergence/t@64/prefill/kl-top20-lower-bound", np.full(40, 0.01), KL)

@@ -80,8 +80,12 @@ _Asked = tuple[Cell, Cell, Metric, bool, Reruns | None]
 
 
 def _not_measured(cells: Sequence[Cell]) -> list[str]:
-    found = (cell.result for cell in cells if not cell.ok)
-    return [f"{result.backend}/{result.suite}: {result.status}: {result.reason or '?'}" for result in found]
+    results = [cell.result for cell in cells]
+    whole = [
+        f"{each.backend}/{each.suite}: {each.status}: {each.reason or '?'}" for each in results if each.status != "ok"
+    ]
+    parts = [f"{r.backend}/{r.suite}: {why}" for r in results for why in dict.fromkeys(r.unmeasured.values())]
+    return [*whole, *parts]
 
 
 def _compared(

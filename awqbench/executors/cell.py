@@ -130,7 +130,8 @@ def _measure_cell(
         result.telemetry = sampler.summary()
         on_gpu = str(result.engine.get("device", "")).startswith("cuda")
         _check(measured, suite.kind, on_gpu and result.telemetry.throttled)
-        result.metrics, result.notes = measured.metrics, measured.notes
+        result.metrics, result.unmeasured = measured.metrics, measured.unmeasured
+        result.notes = [*measured.notes, *dict.fromkeys(measured.unmeasured.values())]
     except BackendUnavailable as error:
         result.status, result.reason = "skipped", str(error)
     except NotApplicable as error:

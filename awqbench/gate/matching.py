@@ -39,7 +39,7 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
     not applicable, unless a cell that may have had such a metric failed.
     """
     cells = by_name(cells)
-    known = sorted({metric.id for cell in cells if cell.ok for metric in cell.result.metrics})
+    known = sorted({name for cell in cells for name in _told(cell)})
     wanted = {name for name in known if _fits(name, gate.metric) and not any(_fits(name, no) for no in gate.exclude)}
     found = Matched()
     names = _candidates(gate, cells)
@@ -56,7 +56,7 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
     if not names:
         there = ", ".join(sorted({f"{cell.result.backend} ({cell.result.role})" for cell in cells}))
         raise UserError(f"gate on {gate.metric!r} has no candidate to judge; name some in 'candidates' of: {there}")
-    suites = {cell.result.suite for cell in cells if cell.ok and any(m.id in wanted for m in cell.result.metrics)}
+    suites = {cell.result.suite for cell in cells if wanted & _told(cell)}
     if any(sign in gate.metric for sign in "*?"):
         # Where nobody has figures, what the suite would have measured is unknown: the pattern may be about it too.
         told = {cell.result.suite for cell in cells if cell.ok}
@@ -74,9 +74,13 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
                 found.invalid.append(_failed(cell))
                 found.blocked.add(name)
                 continue
+            lost = dict.fromkeys(why for metric, why in cell.result.unmeasured.items() if metric in wanted)
             missing_here = _missing(gate, cell, cells, wanted)
             own = [metric for metric in cell.result.metrics if metric.id in wanted]
-            if not own and not missing_here:
+            if lost:
+                found.unjudged += [f"{name}/{suite}: {why} (limit on {gate.metric})" for why in lost]
+                found.blocked.add(name)
+            elif not own and not missing_here:
                 # A distance to the reference that this engine cannot tell, such as KL from its top tokens alone.
                 found.unjudged.append(f"{name}/{suite}: no figure of this engine matches the limit on {gate.metric}")
                 found.blocked.add(name)
@@ -105,7 +109,7 @@ def baseline_for(
     if earlier is not None:
         same = find(earlier, cell.result.backend, suite)
         theirs = same or next((c for c in earlier if (c.result.suite, c.result.role) == (suite, "reference")), None)
-        if theirs is not None and theirs.ok:
+        if theirs is not None and theirs.ok and metric.id not in theirs.result.unmeasured:
             _check_same_items(theirs, cell, metric)
             # Under a name of its own: this run's noise floor, found by the baseline's name, knows nothing of it.
             return theirs.called(f"{theirs.result.backend} in the baseline")
@@ -185,8 +189,13 @@ def _missing(gate: GateSpec, cell: Cell, cells: Sequence[Cell], wanted: set[str]
         metric.id
         for other in reference
         for metric in other.result.metrics
-        if metric.id in wanted and not cell.metric(metric.id) and (not gate.attribute or metric.pairing in SLICED)
+        if metric.id in wanted - _told(cell) and (not gate.attribute or metric.pairing in SLICED)
     ]
+
+
+def _told(cell: Cell) -> set[str]:
+    """Metrics that a cell has, or says why it has not."""
+    return {metric.id for metric in cell.result.metrics} | cell.result.unmeasured.keys() if cell.ok else set()
 
 
 def _failed(cell: Cell) -> str:

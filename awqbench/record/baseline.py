@@ -42,7 +42,7 @@ def write_baseline(run: Run, path: Path) -> int:
         "cells": [
             {
                 "result": cell.result.model_dump(
-                    include={"backend", "suite", "kind", "role", "key", "status", "metrics"}
+                    include={"backend", "suite", "kind", "role", "key", "status", "metrics", "unmeasured"}
                 ),
                 "items": {name: _plain(cell.items, name) for name in _columns(cell.items)},
             }

@@ -105,6 +105,9 @@ class CellResult(Model):
     status: Status
     reason: str | None = Field(default=None, description="why the status is not ok, in one line")
     notes: list[str] = Field(default_factory=list, description="what could not be measured here though the rest could")
+    unmeasured: dict[str, str] = Field(
+        default_factory=dict, description="metric id -> why there is no such figure here though the rest could be had"
+    )
     log_tail: list[str] = Field(default_factory=list, description="the last lines of a failed cell's log")
     metrics: list[Metric] = Field(default_factory=list)
     engine: dict[str, Any] = Field(

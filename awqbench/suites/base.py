@@ -113,6 +113,7 @@ class Measurement:
     items: pd.DataFrame = field(default_factory=lambda: item_table([]))
     memory: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unmeasured: dict[str, str] = field(default_factory=dict)  # metric id -> why there is no such figure
 
 
 def item_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -168,7 +169,8 @@ def name_budget(measurement: Measurement, prefix: str, budget: int | None, avail
 
     items = measurement.items.assign(metric=measurement.items["metric"].map(named).astype("string"))
     metrics = [metric.model_copy(update={"id": named(metric.id)}) for metric in measurement.metrics]
-    return Measurement(metrics, items, measurement.memory, measurement.notes)
+    unmeasured = {named(identity): reason for identity, reason in measurement.unmeasured.items()}
+    return Measurement(metrics, items, measurement.memory, measurement.notes, unmeasured)
 
 
 def measure(context: Context) -> Measurement:

@@ -75,6 +75,16 @@ def check_room(length: int, room: int, asked_whole: int) -> None:
         )
 
 
+def check_pair(pair: Pair, max_positions: int, asked_whole: int) -> None:
+    """Raise InvalidMeasurement for a continuation that is empty or alone too long, and as `check_room` does."""
+    context, continuation = pair
+    if not continuation:
+        raise InvalidMeasurement("a continuation without tokens of its own cannot be scored")
+    check_room(len(context) + len(continuation), max_positions, asked_whole)
+    if len(continuation) >= max_positions:
+        raise InvalidMeasurement(f"a continuation of {len(continuation)} tokens does not fit in {max_positions}")
+
+
 def score_pairs(
     worker: Scorer,
     pairs: Sequence[Pair],
@@ -86,17 +96,12 @@ def score_pairs(
 
     A context that is too long loses its beginning, as in HFLM. Equal pairs are computed once, and pairs of one context
     are asked together, so that an engine may compute it once; the longest first. Raises
-    InvalidMeasurement for a continuation that is empty or alone too long, a log-probability that is not a number, and
-    as `check_room` does.
+    InvalidMeasurement for a log-probability that is not a number, and as `check_pair` does.
     """
     jobs: dict[tuple[tuple[int, ...], int], int] = {}
     places = []
     for context, continuation in pairs:
-        if not continuation:
-            raise InvalidMeasurement("a continuation without tokens of its own cannot be scored")
-        check_room(len(context) + len(continuation), max_positions, asked_whole)
-        if len(continuation) >= max_positions:
-            raise InvalidMeasurement(f"a continuation of {len(continuation)} tokens does not fit in {max_positions}")
+        check_pair((context, continuation), max_positions, asked_whole)
         sequence = (*context, *continuation)[-max_positions:]
         places.append(jobs.setdefault((sequence, len(sequence) - len(continuation)), len(jobs)))
     unique = list(jobs)

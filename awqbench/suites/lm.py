@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from awqbench.errors import InvalidMeasurement, UserError
-from awqbench.suites.likelihood import check_room, encode, encode_pair, prefix_id, room_of, score_pairs
+from awqbench.suites.likelihood import check_pair, check_room, encode, encode_pair, prefix_id, room_of, score_pairs
 from awqbench.suites.rolling import rolling_pairs
 from awqbench.suites.task_companions import answer_key
 
@@ -36,7 +36,8 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
 
     `ends` are tokens that end an answer beside the tokenizer's EOS; `asked_whole` is as in `Context`. `token_counts`
     maps each request's arguments to the tokens scored for it, or `answer_key` of them to those generated up to where
-    the answer ends; `cut_short` holds the keys of generations that ran into the token limit.
+    the answer ends; `cut_short` holds the keys of generations that ran into the token limit. A task with a question
+    that cannot be asked costs itself alone: `unmeasured` says why, and what it is answered means nothing.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
         self.max_positions = room_of(worker, asked_whole)
         self.token_counts: dict[tuple[Any, ...], int] = {}
         self.cut_short: set[tuple[Any, ...]] = set()
+        self.unmeasured: dict[str, str] = {}
 
     @property
     def eot_token_id(self) -> int | None:
@@ -96,8 +98,22 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood, is it the greedy continuation?) for each (context, continuation)."""
-        encoded = [(request.args, *encode_pair(self.tokenizer, *request.args)) for request in requests]
-        return self._loglikelihood_tokens(encoded)
+        pairs = [encode_pair(self.tokenizer, *request.args) for request in requests]
+        places = self._asked(requests, lambda place: check_pair(pairs[place], self.max_positions, self.asked_whole))
+        answers = [(0.0, False)] * len(requests)
+        found = self._loglikelihood_tokens([(requests[place].args, *pairs[place]) for place in places])
+        for place, answer in zip(places, found, strict=True):
+            answers[place] = answer
+        return answers
+
+    def _asked(self, requests: Sequence[Any], check: Callable[[int], None]) -> list[int]:
+        """Places of the requests of tasks of which `check` refuses none; of the others is noted what it said."""
+        for place, request in enumerate(requests):
+            try:
+                check(place)
+            except InvalidMeasurement as error:
+                self.unmeasured.setdefault(request.task_name, str(error))
+        return [place for place, request in enumerate(requests) if request.task_name not in self.unmeasured]
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
@@ -113,13 +129,19 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-likelihood of each whole text, in windows that predict every token exactly once."""
-        windows, owners = [], []
-        for owner, request in enumerate(requests):
+        parts = []
+        for request in requests:
             ids = self.tok_encode(*request.args)
             self.token_counts[request.args] = len(ids)
-            own = rolling_pairs(ids, self.prefix_token_id, self.rolling_window)
-            windows += [(None, context, continuation) for context, continuation in own]
-            owners += [owner] * len(own)
+            parts.append(rolling_pairs(ids, self.prefix_token_id, self.rolling_window))
+
+        def check(place: int) -> None:
+            for pair in parts[place]:
+                check_pair(pair, self.max_positions, self.asked_whole)
+
+        places = self._asked(requests, check)
+        windows = [(None, *pair) for place in places for pair in parts[place]]
+        owners = [place for place in places for _ in parts[place]]
         totals = [0.0] * len(requests)
         for owner, (value, _) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
             totals[owner] += value
@@ -127,14 +149,14 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations, cut at the first stop sequence. Raises UserError for a task that wants sampling."""
+        settings = [normalize_gen_kwargs(request.args[1], DEFAULT_NEW_TOKENS) for request in requests]
+        if any(each["do_sample"] for each in settings):
+            raise UserError("the task asks for sampled text (do_sample: true); awqbench measures greedy decoding only")
+        prompts = [self.tok_encode(request.args[0]) for request in requests]
+        asked = self._asked(requests, lambda place: self._check_prompt(prompts[place], settings[place]["max_gen_toks"]))
         groups: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
-        for place, request in enumerate(requests):
-            settings = normalize_gen_kwargs(request.args[1], DEFAULT_NEW_TOKENS)
-            if settings["do_sample"]:
-                raise UserError(
-                    "the task asks for sampled text (do_sample: true); awqbench measures greedy decoding only"
-                )
-            groups[settings["max_gen_toks"], tuple(settings["until"])].append(place)
+        for place in asked:
+            groups[settings[place]["max_gen_toks"], tuple(settings[place]["until"])].append(place)
         answers = [""] * len(requests)
         size = int(self.worker.description.get("batch_size") or GENERATE_BATCH)
         done = 0
@@ -143,32 +165,32 @@ class WorkerLM(TemplateLM):  # type: ignore[misc]
             places.sort(key=lambda place: -len(requests[place].args[0]))
             for low in range(0, len(places), size):
                 batch = places[low : low + size]
-                for place, answer in zip(batch, self._generate(requests, batch, new_tokens, until), strict=True):
+                whole = [(requests[place].args, prompts[place]) for place in batch]
+                for place, answer in zip(batch, self._generate(whole, new_tokens, until), strict=True):
                     answers[place] = answer
                 done += len(batch)
                 if self.progress:
-                    self.progress(done, len(requests))
+                    self.progress(done, len(asked))
         return answers
 
-    def _generate(
-        self, requests: Sequence[Any], places: list[int], new_tokens: int, until: tuple[str, ...]
-    ) -> list[str]:
+    def _check_prompt(self, ids: Sequence[int], new_tokens: int) -> None:
         room = self.max_positions - new_tokens
         if room < 1:
             raise InvalidMeasurement(f"the task generates {new_tokens} tokens, the model holds {self.max_positions}")
+        check_room(len(ids), room, self.asked_whole - new_tokens)
+
+    def _generate(self, asked: Sequence[tuple[Any, list[int]]], new_tokens: int, until: tuple[str, ...]) -> list[str]:
+        """What each prompt, given as its request's arguments and its ids, is continued with."""
         eos = self.eot_token_id
         stops = handle_stop_sequences(list(until), eos=None if eos is None else self.tokenizer.decode([eos]))
         stop_ids = {single for stop in stops if (single := self._single_token(stop)) is not None} | set(self.ends)
         if eos is not None:
             stop_ids.add(eos)
-        whole = [self.tok_encode(requests[place].args[0]) for place in places]
-        for ids in whole:
-            check_room(len(ids), room, self.asked_whole - new_tokens)
-        prompts = [ids[-room:] for ids in whole]
+        prompts = [ids[-(self.max_positions - new_tokens) :] for _, ids in asked]
         texts = []
         answers = self.worker.generate(prompts, new_tokens, sorted(stop_ids), stops)
-        for place, ids in zip(places, answers, strict=True):
-            request, text = answer_key(requests[place].args), self._text(ids)
+        for (arguments, _), ids in zip(asked, answers, strict=True):
+            request, text = answer_key(arguments), self._text(ids)
             kept = postprocess_generated_text(text, stops, None)
             self.token_counts[request] = len(ids) if kept == text else self._tokens_until(ids, len(kept))
             if len(ids) == new_tokens and kept == text:

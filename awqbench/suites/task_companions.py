@@ -78,6 +78,11 @@ def companions(task: Task, samples: list[Sample], lm: WorkerLM) -> Mapping[str, 
     return {}
 
 
+def names_of_companions(kind: str) -> tuple[str, ...]:
+    """What `companions` may add to the metrics of a task of this output type."""
+    return {"multiple_choice": ("prob",), "generate_until": ("generated-tokens", "cut-short", "empty")}.get(kind, ())
+
+
 def answer_key(arguments: Any) -> tuple[str, str]:
     """Names a generated answer: the prompt and how it was continued, which two tasks of one prompt may differ in."""
     prompt, settings = arguments

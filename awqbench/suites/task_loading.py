@@ -34,7 +34,8 @@ def load_tasks(names: list[str], include_path: str | None, num_fewshot: int | No
     A local YAML may name its data files relative to itself, or below an environment variable ("$DATA/items.jsonl").
     Where the data of NAME cannot be had, a task NAME_local takes its place, under its own name. Raises UserError for a
     name nobody knows (with near ones), for data that cannot be had, for a task whose YAML or code fails, and for one
-    that cannot be asked here: whose answers are run as code, which shows more than text, or of an unknown metric.
+    that cannot be asked here: without documents, whose answers are run as code, which shows more than text, or of an
+    unknown metric.
     """
     folders = [resources.content("suites") / "tasks"]
     if include_path is not None:
@@ -130,7 +131,10 @@ def _load(manager: TaskManager, name: str) -> dict[str, Task]:
         offline = ", and HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else ""
         raise UserError(f"the data of task {name!r} cannot be loaded{offline}: {first_line(error)}") from error
     except Exception as error:  # of the task's own YAML and code, or of a package that it wants
-        raise UserError(f"task {name!r} cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
+        # lm-eval looks at the first document of a task, whether or not there is one.
+        empty = " (has it no documents?)" if isinstance(error, IndexError) else ""
+        told = f"{type(error).__name__}: {first_line(error)}{empty}"
+        raise UserError(f"task {name!r} cannot be loaded: {told}") from error
     for own, task in loaded.items():
         if reason := _refusal(task):
             raise UserError(f"task {own!r} {reason}")
@@ -143,6 +147,8 @@ def _refusal(task: Task) -> str | None:
         return "runs the code that a model writes, which awqbench never does"
     if getattr(task, "MULTIMODAL", False):
         return "shows images or sounds (allowed: tasks of text)"
+    if not len(task.eval_docs):
+        return "has no documents"
     if task.OUTPUT_TYPE != "generate_until" or task.get_config("process_results"):
         return None
     unknown = [metric for metric, function in getattr(task, "_metric_fn_list", {}).items() if function is None]

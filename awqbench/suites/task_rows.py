@@ -20,6 +20,7 @@ from awqbench.suites.task_companions import (
     choice_likelihoods,
     companions,
     gold_places,
+    names_of_companions,
 )
 
 if TYPE_CHECKING:
@@ -94,6 +95,15 @@ def task_measures(
             )
             rows += items
     return metrics, rows
+
+
+def metric_ids(name: str, task: Task, prompting: str) -> list[str]:
+    """The ids that `task_measures` gives the figures of a task, as far as they are known before it is measured."""
+    filters = [each.name for each in task._filters]
+    own = [(metric, filter_name) for filter_name in filters for metric in task.aggregation()]
+    further = [(metric, "none") for metric in names_of_companions(task.OUTPUT_TYPE) if metric not in task.aggregation()]
+    suffixes = {metric: reading.suffix for metric, reading in _READINGS.items()}
+    return [_metric_id(name, *each, prompting) + suffixes.get(each[0], "") for each in own + further]
 
 
 def _by_group(reading: Reading, metric: str, items: list[Row], min_group: int) -> dict[str, Any]:

@@ -6,15 +6,16 @@ lm-eval is imported inside functions, because that takes seconds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
+from awqbench.errors import AwqbenchError, InvalidMeasurement, first_line
 from awqbench.sources.models import end_ids
 from awqbench.suites.base import Context, Measurement, item_table, name_budget
 from awqbench.suites.slices import item_columns
-from awqbench.suites.task_rows import task_measures
+from awqbench.suites.task_rows import metric_ids, task_measures
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -27,8 +28,10 @@ def measure(context: Context) -> Measurement:
     """Accuracy and the other metrics of each task, one row per (metric, item).
 
     Metric ids are `tasks/<task>/<metric>`, with `[filter]`, `@<n>shot`, `+chat`, `+one-turn` and `+system-<hash>` where
-    these apply. Raises UserError for an unknown task, data that cannot be had, a column to slice by that isn't there,
-    or a task that greedy decoding cannot answer.
+    these apply. A task with a question that cannot be asked, or whose own code fails on an answer, costs itself alone:
+    its ids are `unmeasured`. Raises InvalidMeasurement where that is so of all, UserError for an
+    unknown task, data that cannot be had, a column to slice by that isn't there, or a task that greedy decoding cannot
+    answer.
     """
     suite: TasksSpec = context.suite
     with quiet():
@@ -44,9 +47,16 @@ def measure(context: Context) -> Measurement:
         lm = WorkerLM(context.worker, context.tokenizer, context.progress, ends, context.asked_whole)
         chosen = {name: context.chosen(len(task.eval_docs), suite.limit) for name, task in tasks.items()}
         results = _evaluate(lm, tasks, chosen, suite)
+    if len(lm.unmeasured) == len(tasks):
+        raise InvalidMeasurement("; ".join(f"{name}: {reason}" for name, reason in lm.unmeasured.items()))
     metrics: list[Metric] = []
     rows: list[dict[str, Any]] = []
+    measured = Measurement([], notes=_stand_ins(suite.tasks, tasks))
     for name, task in tasks.items():
+        if name in lm.unmeasured:
+            lost = metric_ids(name, task, _prompting(task, suite))
+            measured.unmeasured |= dict.fromkeys(lost, f"{name} was not measured: {lm.unmeasured[name]}")
+            continue
         protocol = _protocol(task, lm, suite)
         figures, items = task_measures(
             name,
@@ -60,7 +70,7 @@ def measure(context: Context) -> Measurement:
         )
         metrics += figures
         rows += items
-    measured = Measurement(metrics, item_table(rows), notes=_stand_ins(suite.tasks, tasks))
+    measured.metrics, measured.items = metrics, item_table(rows)
     for name, task in tasks.items():
         measured = name_budget(measured, f"tasks/{name}", suite.limit, len(task.eval_docs), suite.draw)
     return measured
@@ -77,6 +87,8 @@ def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, Sequence[int]],
     # Not simple_evaluate: it would load the tasks again and spend seconds in describing the machine.
     from lm_eval.evaluator import evaluate
 
+    for name, task in tasks.items():
+        task.process_results = _guarded(name, task.process_results, lm.unmeasured)
     results = evaluate(
         lm=lm, task_dict={"tasks": tasks}, samples=chosen, bootstrap_iters=0, log_samples=True,
         apply_chat_template=suite.apply_chat_template,
@@ -84,6 +96,23 @@ def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, Sequence[int]],
         system_instruction=suite.system_instruction,
     )  # fmt: skip
     return cast(dict[str, Any], results)
+
+
+def _guarded(name: str, process: Callable[..., Any], unmeasured: dict[str, str]) -> Callable[..., Any]:
+    """A task's own reading of its answers, which fails alone, and reads nothing where the task was not asked."""
+
+    def guarded(doc: Any, results: Any) -> Any:
+        if name in unmeasured:
+            return {}
+        try:
+            return process(doc, results)
+        except AwqbenchError:
+            raise
+        except Exception as error:
+            unmeasured[name] = f"its own code failed on an answer: {type(error).__name__}: {first_line(error)}"
+            return {}
+
+    return guarded
 
 
 def _prompting(task: Task, suite: TasksSpec) -> str:

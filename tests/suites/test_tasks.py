@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -178,6 +179,52 @@ def test_an_engine_with_less_room_than_the_reference_is_not_asked_less(
     with pytest.raises(InvalidMeasurement, match=r"in the (24|12) that this engine"):
         measure(context)
     assert measure(replace(context, role="reference")).metrics  # the rest follow it
+
+
+READS = "process_results: !function code.reads\noutput_type:"
+CODE = """
+def reads(document, results):
+    return {"exact_match": results[0].index("no such answer")}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "lost", "reason"),
+    [
+        (
+            CHOICE.replace("doc_to_choice: choices", 'doc_to_choice: "{{[q * 200, q]}}"'),
+            {"acc", "acc_norm", "brier_score", "f1", "prob"},
+            "does not fit",
+        ),
+        (GENERATE % ("~", "false"), {"exact_match", "generated-tokens", "cut-short", "empty"}, "the task generates"),
+        (
+            (GENERATE % ("~", "false")).replace("output_type:", READS),
+            {"exact_match"},
+            "its own code failed on an answer",
+        ),
+    ],
+)
+def test_a_task_that_cannot_be_measured_costs_itself_alone(
+    make_context: MakeContext, folder: Path, text: str, lost: set[str], reason: str
+) -> None:
+    """Before, its whole cell was lost, or the run ended in a traceback."""
+    (folder / "code.py").write_text(CODE)
+    text = re.sub("task: tiny_(choice|generate)", "task: tiny_lost", text)
+    text = text.replace("max_gen_toks: 12", "max_gen_toks: 1200") if "generates" in reason else text
+    (folder / "lost.yaml").write_text(text)
+    keys: dict[str, Any] = {"tasks": ["tiny_lost", "tiny_choice"], "include_path": str(folder), "limit": 3}
+    context = make_context("tasks", **keys)
+    context.worker.description["max_positions"] = 1000
+    context = replace(context, role="reference")
+    measured = measure(context)
+    alone = measure(replace(context, suite=context.suite.model_copy(update={"tasks": ["tiny_choice"]})))
+    assert measured.metrics == alone.metrics
+    assert measured.items.equals(alone.items)
+    assert {f"tasks/tiny_lost+3/{name}" for name in lost} <= set(measured.unmeasured)
+    assert all(why.startswith("tiny_lost was not measured: ") and reason in why for why in measured.unmeasured.values())
+    only = replace(context, suite=context.suite.model_copy(update={"tasks": ["tiny_lost"]}))
+    with pytest.raises(InvalidMeasurement, match=f"^tiny_lost: .*{reason}"):
+        measure(only)
 
 
 def test_length_of_generated_answers(make_context: MakeContext, folder: Path) -> None:
@@ -372,6 +419,10 @@ def test_missing_data_is_named(make_context: MakeContext, folder: Path, monkeypa
 BROKEN = {
     "test_split: test": ("test_split: tst", "cannot be loaded: KeyError: 'tst'"),
     "output_type:": ("process_docs: !function code.gone\noutput_type:", "cannot be loaded: ModuleNotFoundError.*gone"),
+    "generation_kwargs:": (
+        "process_docs: !function empty.nothing\ngeneration_kwargs:",
+        r"cannot be loaded: IndexError: .* \(has it no documents\?\)",
+    ),
     "doc_to_text:": ("unsafe_code: true\ndoc_to_text:", "runs the code that a model writes"),
     "doc_to_target:": ("doc_to_image: q\ndoc_to_target:", "shows images or sounds"),
     "metric: exact_match": ("metric: exactly", "asks for the metric 'exactly'"),
@@ -387,6 +438,7 @@ def test_a_task_that_cannot_be_asked_is_refused_when_it_is_loaded(folder: Path, 
     text = (GENERATE % ("~", "false")).replace("tiny_generate", "tiny_broken").replace(line, other)
     (folder / "broken.yaml").write_text(text)
     (folder / "code.py").write_text("import gone_for_good as gone\n")
+    (folder / "empty.py").write_text("def nothing(documents):\n    return documents.select([])\n")
     with quiet():
         assert load_tasks(["tiny_choice"], str(folder), None, 0)
         with pytest.raises(UserError, match=f"'tiny_broken' {message}"):
