@@ -14,11 +14,12 @@ from typing import Any
 from awqbench import __version__
 from awqbench.backends.device import pick_device
 from awqbench.backends.registry import kind
+from awqbench.cores import usable_cores
 from awqbench.engines import engine_versions, parity_owners
 from awqbench.errors import UserError
 from awqbench.fingerprint import suite_data
 from awqbench.job import NOISE, PARITY, Job, Role
-from awqbench.record.environment import processors, usable_cores
+from awqbench.record.environment import processors
 from awqbench.record.files import content_key
 from awqbench.sources.models import ResolvedModel
 from awqbench.spec import AnySuite, BackendSpec, RunSpec, SuiteBase

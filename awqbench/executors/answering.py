@@ -11,11 +11,12 @@ from typing import cast
 from awqbench import __version__
 from awqbench.backends.device import pick_device
 from awqbench.backends.registry import kind
+from awqbench.cores import usable_cores
 from awqbench.engines import engine_versions
 from awqbench.fingerprint import gguf_hash, model_hash
 from awqbench.job import Job
 from awqbench.plan import MEASUREMENT_VERSION, Plan
-from awqbench.record.environment import processors, usable_cores
+from awqbench.record.environment import processors
 from awqbench.record.files import content_key
 from awqbench.responses.cached import CachedWorker
 from awqbench.responses.store import ResponseStore, store_path

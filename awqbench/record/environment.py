@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from awqbench.cores import usable_cores
 from awqbench.telemetry.gpu import NvmlGpus
 
 # Distributions whose version can change a figure.
@@ -66,11 +67,6 @@ def processors() -> list[Any]:
     found, seen = hardware(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
     unlike = len({gpu["name"] for gpu in found["gpus"]}) > 1 or "MIG-" in seen
     return [found["cpu"], found["cpu_flags"], found["gpus"], seen if unlike else ""]
-
-
-def usable_cores() -> int:
-    """Cores this process may run on: in a container or under taskset fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _first_processor(cpuinfo: Path) -> dict[str, str]:

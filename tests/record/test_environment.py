@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from awqbench.cores import usable_cores
 from awqbench.record import environment
-from awqbench.record.environment import hardware, packages, processors, usable_cores
+from awqbench.record.environment import hardware, packages, processors
 
 
 def test_hardware_is_plain_json_and_true_of_this_machine() -> None:

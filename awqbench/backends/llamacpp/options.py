@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from awqbench.backends.llamacpp.library import Library
 from awqbench.backends.llamacpp.model import FLASH_ATTENTION, KV_TYPES, MAX_SEQUENCES, ContextSettings, Model
+from awqbench.cores import usable_cores
 from awqbench.errors import UserError, unknown_choice
 
 # Logits of one pass, numbers: 2**26 are 256 MiB. A large vocabulary makes the passes smaller.
@@ -68,7 +68,7 @@ class Options:
             max_positions=_integer(settings, "context", 0, least=0),
             flash_attention=flash,
             kv_type=kv,
-            threads=options.get("threads") or len(os.sched_getaffinity(0)),
+            threads=options.get("threads") or usable_cores(),
         )
 
     def fitted(self, model: Model) -> Options:

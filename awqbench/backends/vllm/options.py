@@ -9,6 +9,7 @@ from typing import Any
 
 from awqbench.backends.settings import flag, table, whole
 from awqbench.backends.transformers_config import positions, quantization_of
+from awqbench.cores import usable_cores
 from awqbench.errors import NotApplicable, UserError
 
 FOUR_BIT_DTYPES = ("bfloat16", "float16")
@@ -21,7 +22,7 @@ CPU_CACHE_GIB = 2
 def prepare_process(options: Mapping[str, Any]) -> None:
     """Environment variables that vLLM and torch read when they are imported."""
     settings = options.get("settings") or {}
-    threads = options.get("threads") or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
+    threads = options.get("threads") or os.environ.get("OMP_NUM_THREADS") or usable_cores()
     os.environ.update(
         OMP_NUM_THREADS=str(threads),  # vLLM goes down to one thread where this is not said
         VLLM_ENABLE_V1_MULTIPROCESSING="0",  # the engine in this process: steps can be timed, nothing is left behind

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from awqbench.cores import usable_cores
 from awqbench.errors import BackendUnavailable, UserError
 
 # llama.cpp's numbers of the mixtures (enum llama_ftype).
@@ -30,6 +31,6 @@ def quantize_file(source: Path, out: Path, kind: str) -> None:
     module = quantizer(kind)
     params = module.llama_model_quantize_default_params()
     params.ftype = NATIVE[kind]
-    params.nthread = len(os.sched_getaffinity(0))
+    params.nthread = usable_cores()
     if module.llama_model_quantize(os.fsencode(source), os.fsencode(out), params) != 0:
         raise UserError(f"llama.cpp's quantizer cannot make {kind} from {source}; its log says why")
