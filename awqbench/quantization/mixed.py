@@ -54,7 +54,7 @@ class Mixing:
         if self.wanted and self.bits <= scheme.bits:
             raise UserError(f"keep bits is {self.bits}, but all linears have {scheme.bits} (allowed: more bits)")
         least = bits_per_weight(scheme)
-        if self.budget is not None and self.budget < least:
+        if self.budget is not None and not self.budget >= least:  # nor a NaN
             raise UserError(
                 f"a budget of {self.budget} bits per weight is below what {scheme} takes: {least:.3f} (allowed: more)"
             )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ def test_ties_go_by_name() -> None:
         (Mixing(worst=-1), "keep worst is -1"),
         (Mixing(worst=1, budget=5.0), "exclude each other"),
         (Mixing(budget=4.1), r"budget of 4\.1 bits.*4\.31"),
+        (Mixing(budget=math.nan), "budget of nan bits"),
     ],
 )
 def test_contradictions_are_refused(mixing: Mixing, message: str) -> None:
