@@ -19,6 +19,7 @@ from awqbench.quantization.tensor import QuantizedTensor
 
 name = "autoawq"
 method = "awq"
+GEMM = "gemm"
 BITS = 4
 PER_WORD = 32 // BITS
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -117,7 +118,7 @@ def config(schemes: Mapping[str, Scheme], not_converted: Sequence[str]) -> dict[
         refuse(scheme)
     return {
         "quant_method": method,
-        "version": "gemm",
+        "version": GEMM,
         "bits": BITS,
         "group_size": groups.pop() if groups else -1,
         "zero_point": True,
@@ -131,17 +132,21 @@ def schemes(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Scheme
     Raises UserError for what is not GEMM, 4 bits and with zero points.
     """
     said = {_OLD_KEYS.get(key, key): value for key, value in config.items()}
-    version = str(said.get("version") or said.get("format") or "gemm").lower()
-    bits, points = said.get("bits", BITS), said.get("zero_point", True)
-    if version != "gemm" or bits != BITS or not points:
+    kind, bits, points = version(said), said.get("bits", BITS), said.get("zero_point", True)
+    if kind != GEMM or bits != BITS or not points:
         raise UserError(
-            f"it is AWQ version {version}, {bits} bits, zero_point {points}"
+            f"it is AWQ version {kind}, {bits} bits, zero_point {points}"
             f" (allowed: version gemm, {BITS} bits, zero_point true)"
         )
     size = said.get("group_size", 128)
     if not isinstance(size, int) or (size < 1 and size != -1):
         raise UserError(f"its group_size is {size!r} (allowed: 1 or more, or -1: per channel)")
     return dict.fromkeys(names, Scheme(BITS, size))
+
+
+def version(config: Mapping[str, Any]) -> str:
+    """Which of AutoAWQ's layouts a quantization_config names; GEMM where it names none."""
+    return str(config.get("version") or config.get("format") or GEMM).lower()
 
 
 def pack_words(values: Tensor, order: Sequence[int] = ORDER) -> Tensor:

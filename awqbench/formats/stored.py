@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awqbench.formats.autoawq import GEMM, version
 from awqbench.formats.gptq import unpack_zeros
 from awqbench.formats.shards import Entry, Shards
 
@@ -61,10 +62,15 @@ class StoredLinear:
 
 
 def found_layout(config: Mapping[str, Any], entries: Mapping[str, Entry]) -> str | None:
-    """The layout that config.json names, else the one whose tensors are there; None for an unquantized folder."""
+    """The layout that config.json names, else the one whose tensors are there; None for an unquantized folder.
+
+    AutoAWQ's other layouts (GEMV has inputs and outputs the other way round) are told apart by their version.
+    """
     said = config.get("quantization_config") or {}
     method = said.get("quant_method")
     if method in METHODS:
+        if method == "awq" and (kind := version(said)) != GEMM:
+            return f"{METHODS[method]}-{kind}"
         return "gptq-v2" if said.get("checkpoint_format") == "gptq_v2" else METHODS[method]
     if method:
         return str(method)

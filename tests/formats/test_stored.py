@@ -85,3 +85,13 @@ def test_the_layout_by_config_and_by_names():
     said = {"quant_method": "gptq", "checkpoint_format": "gptq_v2"}
     assert found_layout({"quantization_config": said}, entries) == "gptq-v2"
     assert found_layout({"quantization_config": {"quant_method": "fp8"}}, entries) == "fp8"
+    for named in ({"version": "GEMM"}, {"format": "gemm"}, {}):
+        assert found_layout({"quantization_config": {"quant_method": "awq", **named}}, entries) == "autoawq"
+
+
+def test_the_layouts_of_autoawq_that_lie_otherwise_are_not_described_as_if_they_did_not(tmp_path):
+    """GEMV: qweight [out, in / 8]. It was described as a linear of 64 outputs and 16 inputs."""
+    save_file({"a.qweight": torch.zeros(16, 8, dtype=torch.int32)}, tmp_path / "model.safetensors")
+    shards = Shards(tmp_path)
+    layout_name = found_layout({"quantization_config": {"quant_method": "awq", "version": "gemv"}}, shards.entries)
+    assert (layout_name, stored_linears(shards, layout_name)) == ("autoawq-gemv", [])
