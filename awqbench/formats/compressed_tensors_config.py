@@ -8,6 +8,7 @@ from typing import Any
 
 from awqbench.errors import UserError
 from awqbench.formats.scheme import PER_CHANNEL, Scheme
+from awqbench.formats.settings import expression
 
 FORMAT = "pack-quantized"
 _REGEX = "re:"
@@ -61,7 +62,7 @@ def _match(name: str, targets: Mapping[str, Scheme]) -> Scheme:
     if name in targets:
         return targets[name]
     for target in sorted(targets):
-        if target.startswith(_REGEX) and re.match(target.removeprefix(_REGEX), name):
+        if target.startswith(_REGEX) and expression(target.removeprefix(_REGEX)).match(name):
             return targets[target]
     if _ALL in targets:
         return targets[_ALL]

@@ -10,6 +10,7 @@ from typing import Any
 from awqbench.errors import UserError
 from awqbench.formats.health import Finding
 from awqbench.formats.layouts import Scheme, readable
+from awqbench.formats.settings import expression
 from awqbench.formats.shards import Entry
 from awqbench.formats.stored import ROLES, StoredLinear
 
@@ -28,6 +29,7 @@ def check_config(
     """Findings about a folder. `unquantized` maps linears that are not quantized, by name, to their shapes."""
     quantized, asked, listed = list(linears), _asked(config), _Listed.of(config)
     found = [Finding(linear.name, what, 1, 1) for linear in quantized for what in _incomplete(asked, entries, linear)]
+    found += [Finding("", f"config.json: {what}", 1, 1) for what in listed.broken]
     found += _contradictions(config, quantized)
     shapes = {linear.name: linear.shape for linear in quantized} | dict(unquantized)
     found += [Finding(name, what, 1, 1) for name, what in _sizes(config, shapes)]
@@ -158,13 +160,21 @@ class _Listed:
     names: frozenset[str]
     patterns: tuple[re.Pattern[str], ...]
     parts: tuple[str, ...]
+    broken: tuple[str, ...]  # what is wrong with expressions that are none
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> _Listed:
         said = config.get("quantization_config") or {}
         names = [str(each) for each in said.get("ignore") or ()]
-        patterns = tuple(re.compile(name.removeprefix("re:")) for name in names if name.startswith("re:"))
-        return cls(frozenset(names), patterns, tuple(map(str, said.get("modules_to_not_convert") or ())))
+        patterns, broken = [], []
+        for name in names:
+            if name.startswith("re:"):
+                try:
+                    patterns.append(expression(name.removeprefix("re:")))
+                except UserError as error:
+                    broken.append(str(error))
+        parts = tuple(map(str, said.get("modules_to_not_convert") or ()))
+        return cls(frozenset(names), tuple(patterns), parts, tuple(broken))
 
     def __contains__(self, name: str) -> bool:
         return (

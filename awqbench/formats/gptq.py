@@ -8,7 +8,6 @@ the second as they are (gptqmodel/utils/model.py, convert_gptq_v1_to_v2_format_m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from awqbench.errors import UserError
 from awqbench.formats.compressed_tensors import unpack_bits
 from awqbench.formats.scheme import PER_CHANNEL, Scheme
+from awqbench.formats.settings import expression
 from awqbench.quantization.tensor import QuantizedTensor
 
 METHOD = "gptq"
@@ -75,7 +75,7 @@ class Gptq:
         """The scheme of each linear named: the quantization_config's, or that of the first of its `dynamic` patterns
         that fits. Raises UserError for what is not read here."""
         own = config.get("dynamic") or {}
-        patterns = [(re.compile(str(key).removeprefix("+:")), said) for key, said in own.items() if said]
+        patterns = [(expression(str(key).removeprefix("+:")), said) for key, said in own.items() if said]
         _scheme(config)
         return {
             name: _scheme({**config, **next((said for fits, said in patterns if fits.match(name)), {})})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path} is not a JSON object")
     return found
+
+
+def expression(text: str) -> re.Pattern[str]:
+    """A regular expression out of a quantization_config. Raises UserError for one that is none."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UserError(f"{text!r} in its quantization_config is no regular expression: {error}") from None
 
 
 def positions(config: Any) -> int:

@@ -83,6 +83,9 @@ def test_a_name_goes_before_a_pattern_and_a_pattern_before_the_class():
         "config_groups": {"a": group(4, "Linear"), "b": group(8, "re:.*down_proj"), "c": group(2, LINEARS[1])},
     }
     assert [schemes(found, LINEARS)[name].bits for name in LINEARS[:4]] == [4, 2, 4, 8]
+    broken = {**found, "config_groups": {**found["config_groups"], "b": group(8, "re:(down_proj")}}
+    with pytest.raises(UserError, match=r"'\(down_proj' in its quantization_config is no regular expression: missing"):
+        schemes(broken, LINEARS)
     del found["config_groups"]["a"]
     with pytest.raises(UserError, match=r"none of its config_groups targets model\.layers\.0\.mlp\.up_proj"):
         schemes(found, LINEARS)

@@ -89,6 +89,18 @@ def test_sizes_that_config_json_tells_wrongly(written, key, value, linear, what)
     assert (linear, what) in configured(written(), lambda config: config.update({key: value}))
 
 
+def test_a_broken_expression_among_those_that_are_not_quantized(written):
+    case = written(format_name="compressed-tensors")
+
+    def change(config):
+        config["quantization_config"]["ignore"] += ["re:*lm_head"]
+
+    what = (
+        "config.json: '*lm_head' in its quantization_config is no regular expression: nothing to repeat at position 0"
+    )
+    assert configured(case, change) == [("", what)]
+
+
 def test_linears_that_config_json_does_not_list(written):
     kept = "model.layers.1.mlp.up_proj"
     case = written(kept=("lm_head", kept))

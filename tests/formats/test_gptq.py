@@ -98,6 +98,11 @@ def test_a_linear_may_have_settings_of_its_own():
     assert list(found.values()) == [Scheme(4, 32), Scheme(8, 64), Scheme(2, 32)]
 
 
+def test_a_broken_expression_is_named():
+    with pytest.raises(UserError, match=r"'\*k_proj' in its quantization_config is no regular expression: nothing"):
+        gptq.FIRST.schemes({**CONFIG, "dynamic": {"+:*k_proj": {"bits": 8}}}, ["layers.0.q_proj"])
+
+
 def test_settings_of_an_older_tool_stand_where_newer_ones_are(tmp_path):
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "quantize_config.json").write_text(json.dumps({"bits": 4, "desc_act": True}), encoding="utf-8")
