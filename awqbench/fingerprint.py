@@ -14,7 +14,7 @@ from typing import Any
 
 from awqbench.cache import cache_dir
 from awqbench.formats.shards import weights_hash
-from awqbench.record.files import content_key, write_atomic
+from awqbench.record.files import content_key, stamp, write_atomic
 from awqbench.sources.documents import resolve_documents
 from awqbench.sources.texts import resolve_text
 from awqbench.spec import (
@@ -37,8 +37,7 @@ def model_hash(folder: Path) -> str:
     Weights are read once; the result is remembered by the files' names, sizes and times.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    stamp = content_key([[f.name, *_stamp(f)] for f in files] + [str(folder.resolve())])
-    memory = cache_dir("hashes") / stamp
+    memory = cache_dir("hashes") / content_key([[f.name, *stamp(f)] for f in files] + [str(folder.resolve())])
     if memory.is_file():
         return memory.read_text()
     small = [file for file in files if file.suffix in _COMPANIONS and file.name != "quantize.json"]
@@ -49,16 +48,10 @@ def model_hash(folder: Path) -> str:
 
 def remembered_hash(path: Path) -> str:
     """sha256 of one large file, read once: remembered by its name, size and times."""
-    memory = cache_dir("hashes") / content_key([str(path.resolve()), *_stamp(path)])
+    memory = cache_dir("hashes") / content_key([str(path.resolve()), *stamp(path)])
     if not memory.is_file():
         write_atomic(memory, file_hash(path))
     return memory.read_text()
-
-
-def _stamp(path: Path) -> list[int]:
-    """What tells that a file is another. Unpacking sets the time of modification as it likes, not that of change."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def gguf_hash(path: Path) -> str:

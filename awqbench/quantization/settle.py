@@ -27,6 +27,7 @@ from awqbench.quantization.outcome import Storage
 from awqbench.quantization.overrides import Overrides, read_overrides
 from awqbench.quantization.policy import cannot_hold, refuse_indivisible
 from awqbench.quantization.recipe import Recipe
+from awqbench.record.files import stamp
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class Plan:
         sources |= {job.model_dir / CONFIG, *job.model_dir.glob("*.py")}
         return {
             "recipe": asdict(job.recipe),
-            "model": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(sources)],
+            "model": [[path.name, *stamp(path)] for path in sorted(sources)],
             "calibration": [job.windows.sha256, list(job.windows.ids.shape)] if job.windows else None,
             "format": self.storage.layout.name,
             "mixed precision": job.mixing.wanted,

@@ -1,4 +1,4 @@
-"""Writing that leaves the old file or the new one, never half of one."""
+"""Writing that leaves the old file or the new one, never half of one; and what tells files and data apart."""
 
 from __future__ import annotations
 
@@ -42,3 +42,9 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 def content_key(content: Any) -> str:
     """sha256 of plain data as canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+
+
+def stamp(path: Path) -> list[int]:
+    """What tells that a file is another. Unpacking sets the time of modification as it likes, not that of change."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

@@ -124,6 +124,28 @@ def test_unfinished_work_is_no_other_windows_nor_another_configurations(
         quantize_model(model, out, recipe, windows=windows, resume=True)
 
 
+def test_other_weights_of_the_same_size_and_time_are_another_model(
+    llama_folder: Path, ids: torch.Tensor, tmp_path: Path
+) -> None:
+    """Unpacking an archive gives all its files the time that it says: half of each model made one checkpoint."""
+    model, out = shutil.copytree(llama_folder, tmp_path / "model"), tmp_path / "out"
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    recipe, windows = Recipe(method="awq", group_size=32), cut_windows(ids[:128], 4, 32)
+    with pytest.raises(KeyboardInterrupt):
+        quantize_model(model, out, recipe, windows=windows, progress=stop)
+    weights = model / "model.safetensors"
+    before, content = weights.stat(), bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match="another model"):
+        quantize_model(model, out, recipe, windows=windows, resume=True)
+
+
 _LIMITED = """
 import resource, signal, sys
 limit = int(sys.argv.pop(1))
