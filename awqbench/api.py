@@ -69,7 +69,7 @@ def measure(spec: RunSpec, out: Path, watcher: Watcher, confirms: dict[str, str]
                 shutil.rmtree(directory.root)  # a mistake in the spec must not leave a run directory behind
             raise
         _drop_unplanned(plan, directory)
-        if not pending(plan, directory):
+        if not pending(plan, directory, again=False):
             directory.drop_scratch()
         finished = manifest.model_copy(update={"finished": _now()})
         write_model(directory.manifest, finished)

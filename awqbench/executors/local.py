@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from awqbench.backends.registry import kind
 from awqbench.errors import BackendUnavailable, InvalidMeasurement, NotApplicable
 from awqbench.executors.cell import Outcome, run_job
 from awqbench.executors.checkpoint import KEY_FILE
@@ -31,14 +32,26 @@ class Watcher(Protocol):
         """A job ended."""
 
 
-def pending(plan: Plan, run: RunDirectory) -> list[Job]:
-    """The jobs still to do: those without a result that carries their key, and what these need."""
+def pending(plan: Plan, run: RunDirectory, *, again: bool = True) -> list[Job]:
+    """The jobs still to do: those without a result that carries their key, and what these need.
+
+    With `again` also those that a server could not do, or not all of: it may have been started otherwise since. Nothing
+    is made for these alone.
+    """
     wanted = {job.id for job in plan.jobs if job.kind == "cell" and not _cell_done(job, run)}
     # A checkpoint is a product of the run and always wanted; recorded log-probabilities only while a cell needs them.
     wanted |= {job.id for job in plan.jobs if job.kind == "checkpoint" and not _checkpoint_done(job, run)}
     for job in reversed(plan.jobs):  # needs come before what needs them
         if job.id in wanted:
             wanted |= {need for need in job.needs if not _prerequisite_done(plan.job(need), run)}
+    if again:
+        wanted |= {
+            job.id
+            for job in plan.jobs
+            if job.kind == "cell"
+            and _may_do_better(plan, job, run)
+            and all(need in wanted or _prerequisite_done(plan.job(need), run) for need in job.needs)
+        }
     return [job for job in plan.jobs if job.id in wanted]
 
 
@@ -84,12 +97,21 @@ def record_failure(plan: Plan, job: Job, run: RunDirectory, cause: Outcome) -> O
 
 
 def _cell_done(job: Job, run: RunDirectory) -> bool:
+    result = _result(job, run)
+    return result is not None and result.key == job.key and result.status in {"ok", "not_applicable"}
+
+
+def _may_do_better(plan: Plan, job: Job, run: RunDirectory) -> bool:
+    if kind(plan.backend(job.backend).kind).weights != "server":
+        return False
+    result = _result(job, run)
+    return result is not None and (result.status == "not_applicable" or bool(result.unmeasured))
+
+
+def _result(job: Job, run: RunDirectory) -> CellResult | None:
     assert job.suite is not None
     path = run.cell(job.backend, job.suite) / "result.json"
-    if not path.is_file():
-        return False
-    result = read_record(path, CellResult)
-    return result.key == job.key and result.status in {"ok", "not_applicable"}
+    return read_record(path, CellResult) if path.is_file() else None
 
 
 def _checkpoint_done(job: Job, run: RunDirectory) -> bool:
