@@ -61,6 +61,8 @@ def measure(spec: RunSpec, out: Path, watcher: Watcher, confirms: dict[str, str]
         manifest = _manifest(plan, directory).model_copy(update={"confirms": confirms})
         if manifest.policy_hash != manifest.declared_policy_hash:
             log.warning("the gates are not those declared when this run began: the report says so")
+        if pending(plan, directory):
+            directory.drop_conclusions()
         write_model(directory.manifest, manifest)
         try:
             execute(plan, directory, watcher)

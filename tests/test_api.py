@@ -11,8 +11,9 @@ from awqbench import api
 from awqbench.fingerprint import model_hash
 from awqbench.record.attribution import Amount, Attribution, Stage
 from awqbench.record.files import write_model
-from awqbench.record.layout import RunDirectory
+from awqbench.record.layout import CONCLUSIONS, RunDirectory
 from awqbench.record.reader import load_run
+from awqbench.report.render import OUTPUTS
 from awqbench.spec import parse_spec
 
 SPEC: dict[str, Any] = {
@@ -20,6 +21,34 @@ SPEC: dict[str, Any] = {
     "noise_floor": {"enabled": False},
     "suites": {"perplexity": {"text": "pydoc-topics"}},
 }
+
+
+def test_what_an_earlier_run_concluded_does_not_lie_there_while_it_is_measured_again(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stops it would read the old verdict as the new one. Where nothing is to be measured, nothing is lost."""
+    monkeypatch.setattr(api, "rescore", load_run)
+    spec = parse_spec({**SPEC, "model": {"source": str(tiny_llama)}})
+    run = RunDirectory(tmp_path / "run")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for left, there in (([], True), (["a job"], False)):
+        monkeypatch.setattr(api, "pending", lambda *_, left=left, **__: left)
+        monkeypatch.setattr(api, "execute", lambda *_: None)
+        api.run(spec, run.root)
+        for name in CONCLUSIONS:
+            (run.root / name).write_text("earlier")
+        monkeypatch.setattr(api, "execute", stop)
+        with pytest.raises(KeyboardInterrupt):
+            api.run(spec, run.root)
+        assert {name for name in CONCLUSIONS if (run.root / name).exists()} == (set(CONCLUSIONS) if there else set())
+
+
+def test_conclusions_are_what_is_written(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert {run.comparison.name, run.verdict.name, *OUTPUTS} == set(CONCLUSIONS)
 
 
 def test_of_an_earlier_checkpoint_nothing_is_shown(

@@ -11,6 +11,9 @@ from pathlib import Path
 from awqbench.errors import UserError
 from awqbench.locks import taken
 
+# What is made of the cells and can be made of them again.
+CONCLUSIONS = ("comparison.json", "verdict.json", "report.html", "report.md", "junit.xml", "eval_results.yaml")
+
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
@@ -80,6 +83,11 @@ class RunDirectory:
                 raise UserError(
                     f"{self.root} is not empty and no run directory (it holds {min(foreign)}): choose another --out"
                 )
+
+    def drop_conclusions(self) -> None:
+        """Remove what was made of the cells: beside others a reader would take it for what these say."""
+        for name in CONCLUSIONS:
+            (self.root / name).unlink(missing_ok=True)
 
     def drop_scratch(self) -> None:
         """Remove what only unfinished jobs would have read."""

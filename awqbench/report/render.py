@@ -11,7 +11,7 @@ from awqbench.report.html import html
 from awqbench.report.junit import junit
 from awqbench.report.markdown import markdown
 
-_OUTPUTS = {
+OUTPUTS = {
     "report.html": html,
     "report.md": markdown,
     "junit.xml": junit,
@@ -29,7 +29,7 @@ def render(run_dir: Path) -> list[Path]:
     if run.manifest.finished is None:
         run.comparison = run.verdict = None
     # All are rendered before any is written: a failure leaves the earlier outputs as they were.
-    rendered = {Path(run_dir) / name: write(run) for name, write in _OUTPUTS.items()}
+    rendered = {Path(run_dir) / name: write(run) for name, write in OUTPUTS.items()}
     for path, text in rendered.items():
         write_atomic(path, text)
     return list(rendered)
