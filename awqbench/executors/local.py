@@ -5,11 +5,13 @@ One at a time on purpose: two cells at once would disturb each other's latency a
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Callable
 from typing import Protocol
 
 from awqbench.backends.registry import kind
-from awqbench.errors import BackendUnavailable, InvalidMeasurement, NotApplicable
+from awqbench.errors import BackendUnavailable, InvalidMeasurement, NotApplicable, UserError
 from awqbench.executors.cell import Outcome, run_job
 from awqbench.executors.checkpoint import KEY_FILE
 from awqbench.executors.pool import WorkerPool
@@ -19,7 +21,13 @@ from awqbench.record.files import write_model
 from awqbench.record.layout import RunDirectory, move_into_place
 from awqbench.record.reader import read_record
 from awqbench.record.schema import CellResult
+from awqbench.sources.models import vocabulary_size
+from awqbench.spec import DivergenceSpec, ParitySpec
+from awqbench.suites.divergence import recorded_bytes
 from awqbench.worker.client import WorkerFailed
+
+log = logging.getLogger(__name__)
+WORTH_SAYING = 10**9
 
 
 class Watcher(Protocol):
@@ -56,10 +64,33 @@ def pending(plan: Plan, run: RunDirectory, *, again: bool = True) -> list[Job]:
 
 
 def execute(plan: Plan, run: RunDirectory, watcher: Watcher) -> None:
-    """Do every pending job. A job that fails is recorded; those that need it are recorded as failed too."""
+    """Do every pending job. A job that fails is recorded; those that need it are recorded as failed too.
+
+    Raises UserError, before the first, where the disk cannot hold what they leave for each other.
+    """
     jobs = pending(plan, run)
+    _check_disk(plan, run, jobs)
     with WorkerPool() as workers:
         _execute(plan, run, watcher, workers, jobs)
+
+
+def _check_disk(plan: Plan, run: RunDirectory, jobs: list[Job]) -> None:
+    """Say what the reference's log-probabilities take; raise UserError where the disk has not that much."""
+    suites = [plan.suite(job.suite) for job in jobs if job.kind == "logprobs" and job.suite]
+    recorded = [suite for suite in suites if isinstance(suite, DivergenceSpec | ParitySpec)]
+    if not recorded:
+        return
+    vocabulary = vocabulary_size(plan.model.path, plan.spec.model.trust_remote_code)
+    needed = sum(recorded_bytes(suite, vocabulary) for suite in recorded)
+    free = shutil.disk_usage(run.root).free
+    what = f"the reference's log-probabilities over {vocabulary:,} tokens take {needed / 1e9:.1f} GB in {run.root}"
+    if needed > free:
+        raise UserError(
+            f"{what}, which has {free / 1e9:.1f} GB free (allowed: another --out, or fewer or shorter windows of"
+            " divergence and parity)"
+        )
+    if needed > WORTH_SAYING:
+        log.info("%s until all is measured", what)
 
 
 def _execute(plan: Plan, run: RunDirectory, watcher: Watcher, workers: WorkerPool, jobs: list[Job]) -> None:

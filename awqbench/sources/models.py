@@ -99,6 +99,14 @@ def positions(folder: Path, trust_remote_code: bool = False) -> int:
     return settings.positions(config.get_text_config())
 
 
+def vocabulary_size(folder: Path, trust_remote_code: bool = False) -> int:
+    """Tokens of the vocabulary, padding included: the length of a row of log-probabilities. 0 where it isn't said."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    return int(getattr(config.get_text_config(), "vocab_size", 0))
+
+
 def end_ids(folder: Path) -> set[int]:
     """The tokens that end the model's answer by its own account, as transformers' `generate` reads them.
 

@@ -79,6 +79,12 @@ def stretches(context: Context) -> list[Stretch]:
     return found
 
 
+def recorded_bytes(suite: DivergenceSpec | ParitySpec, vocabulary: int) -> int:
+    """Most that `record_reference` writes: float32 for each token of the vocabulary at each predicted position."""
+    decoded = min(suite.decode_windows, suite.windows) * (min(suite.decode_window, suite.window) - 1)
+    return 4 * vocabulary * (suite.windows * (suite.window - 1) + decoded)
+
+
 def record_reference(context: Context, out: Path) -> None:
     """Write the reference's log-probabilities of every stretch to `out`: float32, rows x vocabulary, row-major."""
     wanted = stretches(context)

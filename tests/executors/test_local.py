@@ -1,19 +1,29 @@
-"""What is still to do in a run directory."""
+"""What is still to do in a run directory, and whether there is room for it."""
 
 from __future__ import annotations
 
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from awqbench.errors import UserError
+from awqbench.executors import local
 from awqbench.executors.local import pending
+from awqbench.job import Job
 from awqbench.plan import Plan, make_plan
 from awqbench.record.files import write_model
 from awqbench.record.layout import RunDirectory
 from awqbench.record.schema import CellResult
-from awqbench.sources.models import ResolvedModel
-from awqbench.spec import parse_spec
+from awqbench.sources.models import ResolvedModel, vocabulary_size
+from awqbench.spec import DivergenceSpec, RunSpec, parse_spec
+from awqbench.suites.base import Context
+from awqbench.suites.divergence import record_reference, recorded_bytes
+from awqbench.watch import Silent
 
 SPEC: dict[str, Any] = {
     "backends": {
@@ -55,6 +65,38 @@ def test_a_server_is_asked_again_what_it_could_not_do(plan: Plan, tmp_path: Path
     record(plan, run, far_perplexity=lacks, near_perplexity=lacks)
     assert ids(plan, run) == ["cell/far/perplexity"]
     assert ids(plan, run, again=False) == []
+
+
+def test_what_the_disk_cannot_hold_is_refused_before_anything_is_measured(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = make_plan(parse_spec(SPEC), ResolvedModel(tiny_llama, "m", "path"), "weights")
+    vocabulary = vocabulary_size(tiny_llama)
+    rows = 4 * 511 + 2 * 63 + 4 * 255 + 2 * 31  # the defaults of divergence, prefill and decode, and of parity
+    asked: list[Job] = []
+    monkeypatch.setattr(local, "_execute", lambda plan, run, watcher, workers, jobs: asked.extend(jobs))
+    for free, refused in ((4 * rows * vocabulary, False), (4 * rows * vocabulary - 1, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with pytest.raises(UserError, match="GB free") if refused else nullcontext():
+            local.execute(made, RunDirectory(tmp_path), Silent())
+        assert bool(asked) != refused
+        asked.clear()
+    assert caplog.messages == []
+    monkeypatch.setattr(local, "WORTH_SAYING", 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**60))
+    with caplog.at_level("INFO", "awqbench"):
+        local.execute(made, RunDirectory(tmp_path), Silent())
+    assert "until all is measured" in caplog.messages[0]
+
+
+def test_as_much_is_recorded_as_was_said(tiny_llama: Path, tmp_path: Path) -> None:
+    suite = DivergenceSpec(window=16, windows=3, decode_window=64, decode_windows=5)
+    spec = RunSpec.model_validate({"suites": {"divergence": suite.model_dump()}})
+    worker: Any = SimpleNamespace(
+        description={"max_positions": 64}, logprobs=lambda ids, start, _: [np.zeros((len(ids) - start, 7))]
+    )
+    record_reference(Context(spec, suite, worker, tiny_llama), tmp_path)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) == recorded_bytes(suite, 7)
 
 
 def test_for_what_a_server_could_not_do_alone_the_reference_records_nothing_anew(plan: Plan, tmp_path: Path) -> None:
