@@ -22,7 +22,7 @@ _SCALE_FULL = ("gemma3_text", "olmo3")
 
 def export_config(model: PreTrainedModel, *, dtype: str, quantization: Mapping[str, Any]) -> dict[str, Any]:
     """The model's configuration as JSON data, with `quantization` (see `Layout.config`) as its quantization_config."""
-    config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
+    config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False), object_hook=_plain_float)
     config.pop("_name_or_path", None)
     for part in (config, config.get("text_config") or {}):
         part |= _rope_for_transformers_4(part)
@@ -30,6 +30,13 @@ def export_config(model: PreTrainedModel, *, dtype: str, quantization: Mapping[s
     config["dtype"] = dtype
     config[QUANTIZATION] = dict(quantization)
     return config
+
+
+def _plain_float(found: dict[str, Any]) -> Any:
+    """transformers 5 writes infinity as {"__float__": "Infinity"}, which 4 takes for a table; both read the number."""
+    if found.keys() == {"__float__"} and found["__float__"] in ("Infinity", "-Infinity", "NaN"):
+        return float(found["__float__"])
+    return found
 
 
 def _rope_for_transformers_4(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,17 @@
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoConfig, Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig, Olmo3Config
+from transformers import (
+    AutoConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    LlamaConfig,
+    Olmo3Config,
+)
 
 from awqbench.errors import UserError
 from awqbench.formats.config import _rope_for_transformers_4, export_config, layout_of, read_config, read_schemes
@@ -70,6 +78,16 @@ def test_the_rope_of_a_text_model_within_another_stands_in_its_own_part():
     assert config["text_config"]["rope_scaling"]["factor"] == 8.0
     assert config["text_config"]["rope_theta"] == 1e6
     assert Gemma3Config.from_dict(config).text_config.rope_parameters == text.rope_parameters
+
+
+def test_infinity_is_a_number_to_transformers_4_and_5():
+    """Mamba's layers have such a limit; 5 writes a table in its place, which 4 cannot count with."""
+    limits = [0.0, float("inf")]
+    model = SimpleNamespace(config=LlamaConfig(time_step_limit=limits, other={"least": float("-inf")}))
+    text = json.dumps(export_config(model, dtype="float32", quantization={}))
+    read = json.loads(text)  # as 4 does
+    assert (read["time_step_limit"], read["other"]) == (limits, {"least": float("-inf")})
+    assert LlamaConfig.from_dict(read).time_step_limit == limits
 
 
 def test_models_without_rotary_embeddings(written):
