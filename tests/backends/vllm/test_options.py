@@ -65,6 +65,16 @@ def test_arguments(small_llama: Path) -> None:
     assert engine_arguments(options(small_llama), on_cpu=True)["enforce_eager"] is True
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer.model", "vocab.json", "qwen.tiktoken"])
+def test_a_folder_without_a_tokenizer_has_the_models_own(tmp_path: Path, file: str) -> None:
+    """vLLM loads one before all else, and ended there."""
+    (tmp_path / "config.json").write_text("{}")
+    made = engine_arguments(options(tmp_path, model_dir="/the/model"), on_cpu=False)
+    assert made["tokenizer"] == "/the/model"
+    (tmp_path / file).write_text("{}")
+    assert "tokenizer" not in engine_arguments(options(tmp_path, model_dir="/the/model"), on_cpu=False)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
