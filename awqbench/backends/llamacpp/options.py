@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from awqbench.backends.llamacpp.devices import cuda_uuids, on_gpus
 from awqbench.backends.llamacpp.library import Library
 from awqbench.backends.llamacpp.model import FLASH_ATTENTION, KV_TYPES, MAX_SEQUENCES, ContextSettings, Model
 from awqbench.cores import usable_cores
@@ -95,7 +96,7 @@ class Options:
 def describe(model: Model, options: Options) -> dict[str, Any]:
     """See `Backend.load`; `dtype` is what the file's type makes llama.cpp multiply in."""
     library, system = model.library, model.library.system
-    gpus = [name for name in model.buffers if not name.startswith("CPU")]
+    gpus = on_gpus(model.buffers)
     features = "; ".join(f"{name} {words}" for name, words in system.items())
     capabilities = ["score", "logprobs", "decode-logprobs", "generate", "time"]
     return {
@@ -104,6 +105,7 @@ def describe(model: Model, options: Options) -> dict[str, Any]:
         "dtype": _DTYPES.get(model.file_type, "int8"),
         "compute": _compute(model.file_type),
         "device": ", ".join(re.sub(r"^CUDA(\d+)$", r"cuda:\1", name) for name in gpus) or "cpu",
+        "device_uuid": cuda_uuids(gpus),
         "kernel": f"ggml ({features}), weights in {', '.join(sorted(model.buffers)) or 'unknown buffers'}",
         "weight_bytes": model.weight_bytes,
         "engine": "llama.cpp",
