@@ -40,8 +40,9 @@ class Needs:
         own = process + max(embeddings, sum(parts.values()))
         return own if self.workers == 1 else self.workers * own + process + embeddings
 
-    def refuse(self, limit: int | None, folder: Path) -> None:
-        """Raise UserError if the machine, or the limit given, or the disk, is too small."""
+    def refuse(self, limit: int | None, folder: Path, there: int = 0) -> None:
+        """Raise UserError if the machine, or the limit given, or the disk, is too small. `there`: bytes of unfinished
+        work that lie on the disk already."""
         room = available_memory() + self.memory["process"]
         for what, allowed in (("--max-memory", limit), ("the machine has free", room)):
             if allowed is not None and self.peak > allowed:
@@ -50,10 +51,13 @@ class Needs:
                     f"quantizing needs about {in_words(self.peak)} of memory, most of it for {largest}"
                     f" ({in_words(self.memory[largest])}); {what}: {in_words(allowed)}"
                 )
-        disk = self.workspace + self.checkpoint
+        disk = max(self.workspace - there, 0) + self.checkpoint
         free = shutil.disk_usage(_existing(folder)).free
         if disk > free:
-            raise UserError(f"quantizing needs about {in_words(disk)} of disk; {folder} has {in_words(free)} free")
+            more = " more" if there else ""
+            raise UserError(
+                f"quantizing needs about {in_words(disk)}{more} of disk; {folder} has {in_words(free)} free"
+            )
 
 
 def estimate(

@@ -108,9 +108,8 @@ def quantize_model(
     if dry_run:
         return described
     refuse_occupied(out)
-    needs.refuse(max_memory, out)
-
     workspace = Workspace(out)
+    needs.refuse(max_memory, out, workspace.held)
     # The order of summation follows the number of threads: a resumed run takes that of the first.
     threads = workspace.begun_with().get("threads") or max(1, torch.get_num_threads() // workers)
     with workspace.opened(plan.fingerprint(threads), resume):

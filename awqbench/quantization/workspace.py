@@ -60,6 +60,11 @@ class Workspace:
         """How many blocks are done."""
         return len(list(self._blocks.glob("*.json")))
 
+    @property
+    def held(self) -> int:
+        """Bytes of the unfinished work that is there."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     def missing(self, total: int) -> list[int]:
         """The blocks of `total` that are not done."""
         return [index for index in range(total) if not self._record_file(index).is_file()]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,6 +88,20 @@ def test_too_small_a_machine_is_refused_with_the_reason(tmp_path: Path) -> None:
         Needs({"process": 0, "embeddings": 2 * available_memory()}, 0, 0).refuse(None, tmp_path)
     with pytest.raises(UserError, match="of disk"):
         Needs({"process": 0, "embeddings": 0}, 10**18, 0).refuse(None, tmp_path)
+
+
+def test_what_unfinished_work_has_taken_already_is_not_needed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed quantization needs the rest alone: with what it had written the disk seemed too small for it."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40))
+    needs = Needs({"process": 0, "embeddings": 0}, 60, 20)
+    with pytest.raises(UserError, match="about 80 B of disk"):
+        needs.refuse(None, tmp_path)
+    with pytest.raises(UserError, match="about 50 B more of disk"):
+        needs.refuse(None, tmp_path, there=30)
+    needs.refuse(None, tmp_path, there=40)
+    needs.refuse(None, tmp_path, there=100)
 
 
 def test_sizes_in_words() -> None:

@@ -31,6 +31,7 @@ def test_finished_blocks_and_the_next_input_survive(tmp_path: Path) -> None:
     again = Workspace(tmp_path / "out")
     with again.opened(ASKED, resume=True):
         assert again.finished() == 2
+        assert again.held == sum(path.stat().st_size for path in again.folder.rglob("*.*")) > 0
         assert torch.equal(again.hidden(2)[0], torch.full((1, 2), 1.0))
         assert again.record(1) == {"linears": []}
         assert not list(again.folder.glob("hidden-00000*.bin"))
