@@ -58,7 +58,11 @@ def supervise(
             child.wait()
             reader.join(timeout=10)
         if running is None:
-            raise BackendUnavailable(f"the checks did not start: exit status {child.returncode}; see the message above")
+            why = f"exit status {child.returncode}; see the message above"
+            if skip == 0:
+                raise BackendUnavailable(f"the checks did not start: {why}")
+            yield Row("all", "process", "a new one after a crash", "error", f"it did not start: {why}", 0.0)
+            return
         if "kernel" in running:  # a check that began and did not end
             why = f"no answer within {patience:.0f} s" if hung else f"its process ended with status {child.returncode}"
             yield Row(running["kernel"], running["check"], running["case"], "error", why, 0.0)

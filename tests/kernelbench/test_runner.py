@@ -142,6 +142,15 @@ def test_a_child_that_never_begins_is_told(tmp_path: Path) -> None:
         list(supervise([], Budget(None), [sys.executable, str(script)]))
 
 
+def test_a_crash_after_which_none_begins_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after one that took the GPU with it: what was found until then is the result."""
+    begun_once = SCRIPT.replace("    for i in", "    if skip: sys.exit(3)\n    for i in")
+    monkeypatch.setitem(globals(), "SCRIPT", begun_once)
+    rows = supervised(tmp_path, "if i == 1: sys.exit(7)")
+    assert statuses(rows) == [("0", "pass"), ("1", "error"), ("a new one after a crash", "error")]
+    assert "it did not start: exit status 3" in rows[2].detail
+
+
 def test_the_end_of_the_budget_ends_the_child(tmp_path: Path) -> None:
     rows = supervised(tmp_path, "if i == 1: time.sleep(60)", budget=1.0)
     assert statuses(rows) == [("0", "pass")]
