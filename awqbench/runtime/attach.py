@@ -67,13 +67,15 @@ class Runtime:
         return NativeDecoding(self.model, self.native, batch, length)
 
     def otherwise(self, batch: int, length: int) -> str | None:
-        """What decodes such sequences, and why, where it is not what `name` says: they exceed the limits of a step."""
-        if self.static is not None:
-            reason, instead = self.static.unfused(batch, length), "the model's own step"
-        else:
+        """What decodes such sequences, and why, where it is not what `name` says: they exceed the limits of a step, or
+        the step for them, which is there once they were begun, could not be captured."""
+        if self.static is None:
             reason = None if self.native is None else self.native.unfit(batch, length)
-            instead = "transformers"
-        return reason and f"{instead}: {reason}"
+            return reason and f"transformers: {reason}"
+        told = {"the model's own step": self.static.unfused(batch, length)}
+        if self.name.startswith("cuda-graph"):
+            told["a step without a CUDA graph"] = self.static.uncaptured(batch, length)
+        return "; ".join(f"{what}: {why}" for what, why in told.items() if why) or None
 
     def _plain(self, batch: int, length: int, padded: bool = False) -> Decoding:
         return TransformersDecoding(self.model, self.device)

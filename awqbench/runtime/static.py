@@ -64,6 +64,11 @@ class StaticModel:
         """Why sequences of these sizes are not for the fused step there is; None: they are."""
         return None if self.fused is None else self.fused.unfit(batch, capacity(length))
 
+    def uncaptured(self, batch: int, length: int) -> str | None:
+        """Why the step for sequences of these sizes, begun before, is not captured; None: it is, or they were not."""
+        slot = self._slots.get((batch, capacity(length), False))
+        return self.not_captured if slot is not None and slot.replay is None else None
+
     def begin(self, batch: int, length: int, padded: bool = False) -> StaticDecoding:
         """Start `batch` sequences of up to `length` tokens. Ends those that were begun with the same sizes before.
 

@@ -124,6 +124,24 @@ def test_a_later_failure_leaves_what_was_captured(make_model, recorder):
 
 
 @torch.no_grad()
+def test_what_is_timed_without_the_graph_of_the_name_is_told(make_model, recorder):
+    def capture(step):
+        if recorder.captures:
+            raise RuntimeError("no more")
+        return recorder(step)
+
+    runtime = static_runtime(make_model("llama", kernel="cuda"), CPU, capture)
+    assert runtime.name == "cuda-graph"
+    runtime.begin(3, 8)
+    assert runtime.otherwise(3, 8) == "a step without a CUDA graph: no more"
+    assert runtime.otherwise(2, 8) is None  # the one that was proved
+    failed = static_runtime(make_model("llama", kernel="cuda"), CPU, capture)
+    failed.begin(3, 8)
+    assert failed.name == "static: no CUDA graph: no more"
+    assert failed.otherwise(3, 8) is None  # its name says so
+
+
+@torch.no_grad()
 def test_no_memory_for_a_graph_is_not_the_models_fault(make_model, recorder):
     short = [True]
 
