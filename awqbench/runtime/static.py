@@ -87,7 +87,7 @@ class StaticModel:
             return self._captured(batch, capacity, padded)
         except torch.OutOfMemoryError:
             self._slots.clear()
-            return self._captured(batch, capacity, padded)
+        return self._captured(batch, capacity, padded)  # out here, where no error holds what the first try had taken
 
     def _captured(self, batch: int, capacity: int, padded: bool) -> Slot:
         fused = self.fused if self.fused is not None and self.fused.unfit(batch, capacity) is None else None
