@@ -79,7 +79,7 @@ class Sampler:
             gpu_note=self._gpus.note
             or (f"software power cap in {capped} of {len(masks)} readings" if capped else None),
             throttled=any(map(throttle.throttled, masks)) if masks else None,
-            energy_joules=sum(measured) if measured else None,
+            energy_joules=sum(measured) if measured and len(measured) == len(energy) else None,
         )
 
     def _run(self) -> None:

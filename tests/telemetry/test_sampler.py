@@ -53,6 +53,22 @@ def test_energy_counts_from_the_start_over_all_gpus(fake_nvml: Any) -> None:
     assert set(frame.columns) == {"time_s", *host.FIELDS, *(f"gpu{i}_{f}" for i in range(2) for f in gpu.FIELDS)}
 
 
+def test_the_energy_of_one_gpu_is_not_that_of_two(fake_nvml: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = fake_nvml(count=2)
+    counted = nvml.nvmlDeviceGetTotalEnergyConsumption
+
+    def of_the_first_alone(handle: Any) -> int:
+        if handle.index:
+            raise nvml.NVMLError("Not Supported")
+        return int(counted(handle))
+
+    monkeypatch.setattr(nvml, "nvmlDeviceGetTotalEnergyConsumption", of_the_first_alone)
+    with Sampler(os.getpid(), 60.0, nvml=nvml) as sampler:
+        pass
+    assert sampler.frame()["gpu0_energy_j"].tolist() == [100.0]
+    assert sampler.summary().energy_joules is None
+
+
 @pytest.mark.parametrize(
     ("masks", "throttled", "note"),
     [
