@@ -178,7 +178,7 @@ class TorchEngine(BackendBase):
         """See `Backend.time`. Wall clock; a step ends when its tokens are on the host, as a server would send them."""
         fed = torch.tensor(prompts)
         length = fed.shape[1] + new_tokens
-        decoding = self.runtime.begin(len(prompts), length)  # may capture a graph, again too, which no request waits for
+        decoding = self.runtime.begin(len(prompts), length)  # may capture a graph, which no request waits for
         synchronize(self.device)
         stamps = [time.perf_counter()]
         for _ in range(new_tokens):

@@ -24,8 +24,8 @@ def test_units_and_column_names(fake_nvml: Any) -> None:
     [(None, [0, 1, 2]), ("GPU-1", [1]), (["GPU-0", "GPU-2"], [0, 2]), ("GPU-7-2", [1]), ("GPU-9", []), ([], [0, 1, 2])],
 )
 def test_the_devices_a_cell_runs_on_are_read_and_no_others(fake_nvml: Any, uuid: Any, seen: list[int]) -> None:
-    """All of several that share a layer: the energy of one would be taken for that of all. CUDA gives a part of a device
-    (7-2, of device 1) a name of its own."""
+    """All of several that share a layer: the energy of one would be taken for that of all. CUDA gives a part of a
+    device (7-2, of device 1) a name of its own."""
     gpus = NvmlGpus(fake_nvml(count=3), uuid)
     assert gpus.names == [f"Fake {index}" for index in seen]
     assert gpus.note == (None if seen else "no GPU: NVML does not know GPU-9 among 3 devices")
