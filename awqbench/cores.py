@@ -1,4 +1,5 @@
-"""How many cores this process may use. Standard library only: engines in other environments ask it too."""
+"""How many cores this process may use, and the control groups that say so. Standard library only: engines in other
+environments ask it too."""
 
 from __future__ import annotations
 
@@ -7,30 +8,32 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+MOUNTED, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
-def usable_cores(mounted: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+
+def usable_cores(mounted: Path = MOUNTED, own: Path = OWN) -> int:
     """Cores this process may run on: under taskset, or with a container's quota of time, fewer than the machine has.
 
     `mounted` is where control groups are, `own` the file that says which are this process's. Of a quota a part of a
     core counts as a whole one.
     """
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = min(map(_quota, _groups(mounted, own)), default=math.inf)
+    quota = min(map(_quota, groups("cpu", mounted, own)), default=math.inf)
     return there if quota >= there else max(1, math.ceil(quota))
 
 
-def _groups(mounted: Path, own: Path) -> Iterator[Path]:
-    """The folders of this process's control groups that may limit its time, with those that they are in."""
+def groups(controller: str, mounted: Path = MOUNTED, own: Path = OWN) -> Iterator[Path]:
+    """The folders of this process's control groups that may limit it in this respect, with those that they are in."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         # Version 2 names no controllers. Of version 1 a container may see its own group at the top, under another path.
-        top = mounted / "cpu" if controllers else mounted
+        top = mounted / controller if controllers else mounted
         yield top
         parts = Path(path.lstrip("/")).parts
         yield from (top.joinpath(*parts[:length]) for length in range(1, len(parts) + 1))

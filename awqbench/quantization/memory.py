@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from awqbench.cores import MOUNTED, OWN, groups
 from awqbench.errors import UserError
 from awqbench.quantization.blocks import linear_at
 from awqbench.quantization.recipe import Recipe
@@ -150,10 +151,23 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def available_memory() -> int:
-    """Bytes the system can give, without swapping."""
+def available_memory(mounted: Path = MOUNTED, own: Path = OWN) -> int:
+    """Bytes the system can give, without swapping, and this process's control groups (a container's limit) let it."""
     with open("/proc/meminfo") as lines:
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)
+        there = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)
+    return min([there, *(left for group in groups("memory", mounted, own) if (left := _left(group)) is not None)])
+
+
+def _left(group: Path) -> int | None:
+    """Bytes that a control group may still take, file caches that it would give up among them; None: no limit."""
+    new = (group / "memory.max").is_file()
+    limit, usage = ("memory.max", "memory.current") if new else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    try:
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cache = int(stat.get("inactive_file" if new else "total_inactive_file", 0))
+        return max(0, int((group / limit).read_text()) - int((group / usage).read_text()) + cache)
+    except (OSError, ValueError):  # "max" among them
+        return None
 
 
 def in_words(size: float) -> str:

@@ -104,5 +104,36 @@ def test_what_unfinished_work_has_taken_already_is_not_needed_again(
     needs.refuse(None, tmp_path, there=100)
 
 
+@pytest.mark.parametrize(
+    ("own", "files", "left"),
+    [
+        ("0::/pod\n", {"pod/memory.max": "1000000", "pod/memory.current": "700000"}, 340000),
+        ("0::/pod\n", {"memory.max": "max", "pod/memory.max": "1000000", "pod/memory.current": "1100000"}, 0),
+        ("0::/pod\n", {"pod/memory.max": "max", "pod/memory.current": "700000"}, None),
+        (
+            "4:memory:/docker/1f\n2:cpu:/docker/1f\n",
+            {"memory/memory.limit_in_bytes": "1000000", "memory/memory.usage_in_bytes": "200000"},
+            870000,
+        ),
+        (
+            "4:memory:/\n",
+            {"memory/memory.limit_in_bytes": str(2**63 - 4096), "memory/memory.usage_in_bytes": "1"},
+            None,
+        ),
+    ],
+)
+def test_a_containers_limit_is_no_more_than_it_says(
+    own: str, files: dict[str, str], left: int | None, tmp_path: Path
+) -> None:
+    """Else a quantization that was said to fit is killed after hours."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).with_name("memory.stat").write_text("inactive_file 40000\ntotal_inactive_file 70000\n")
+    (tmp_path / "own").write_text(own)
+    found = available_memory(tmp_path, tmp_path / "own")
+    assert found == left if left is not None else found > 10**7
+
+
 def test_sizes_in_words() -> None:
     assert [in_words(size) for size in (0, 999, 1500, 2.5e9, 7e12)] == ["0 B", "999 B", "1.5 kB", "2.5 GB", "7 TB"]
