@@ -63,9 +63,7 @@ class Architecture:
             )
         except KeyError as error:
             raise UserError(f"config.json does not say {error.args[0]}") from None
-        kind = described.rope["rope_type"]
-        if kind not in ("default", "linear", "yarn", "llama3"):
-            raise unknown_choice("rope_type for GGUF", kind, ("default", "linear", "yarn", "llama3"))
+        _check_rope(described.rope)
         return described
 
     @property
@@ -93,9 +91,7 @@ class Architecture:
             writer.add_rope_scaling_type(RopeScalingType(kind))
             writer.add_rope_scaling_factor(float(self.rope["factor"]))
         if kind == "yarn":
-            writer.add_rope_scaling_orig_ctx_len(
-                int(self.rope.get("original_max_position_embeddings") or self.context / self.rope["factor"])
-            )
+            writer.add_rope_scaling_orig_ctx_len(int(self.rope["original_max_position_embeddings"]))
 
     def target(self, name: str) -> str | None:
         """The file's name of a Hugging Face tensor; None where llama.cpp knows no such tensor."""
@@ -131,4 +127,29 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     rope.setdefault("rope_type", rope.get("type", "default"))
     rope.setdefault("rope_theta", config.get("rope_theta", 10000.0))
+    # As transformers has it for both kinds that need it.
+    rope.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
     return rope
+
+
+# What each kind of scaling needs to say, and what llama.cpp does by itself, so that nothing else may be said.
+_NEEDED = {
+    "default": (), "linear": ("factor",), "yarn": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+}  # fmt: skip
+_BY_ITSELF: dict[str, Any] = {
+    "attention_factor": None, "beta_fast": 32, "beta_slow": 1, "mscale": None, "mscale_all_dim": None, "truncate": True,
+}  # fmt: skip
+
+
+def _check_rope(rope: Mapping[str, Any]) -> None:
+    """Raise UserError for a rotary embedding that the file cannot say."""
+    kind = rope["rope_type"]
+    if kind not in _NEEDED:
+        raise unknown_choice("rope_type for GGUF", kind, _NEEDED)
+    for key in _NEEDED[kind]:
+        if rope.get(key) is None:
+            raise UserError(f"config.json does not say {key} of its rotary embedding ({kind})")
+    for key, usual in _BY_ITSELF.items() if kind == "yarn" else ():
+        if rope.get(key) not in (None, usual):
+            raise UserError(f"its rotary embedding has {key} {rope[key]}, which is not exported (allowed: {usual})")

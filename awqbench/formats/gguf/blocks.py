@@ -13,6 +13,7 @@ from gguf import GGMLQuantizationType as Type
 
 from awqbench.errors import UserError
 from awqbench.formats.scheme import Scheme
+from awqbench.ops.linear import ORDERED
 from awqbench.quantization.tensor import QuantizedTensor
 
 BLOCK = 32
@@ -34,7 +35,12 @@ def block_type(inputs: int, scheme: Scheme) -> Type | None:
 
 
 def pack_blocks(quantized: QuantizedTensor, kind: Type) -> Bytes:
-    """The rows of a file's tensor, uint8 [out, bytes]. Raises UserError when a scale is beyond float16."""
+    """The rows of a file's tensor, uint8 [out, bytes].
+
+    Raises UserError when a scale is beyond float16, and for an activation order, which blocks do not have.
+    """
+    if quantized.order is not None:
+        raise UserError(ORDERED)
     out, inputs = quantized.codes.shape
     repeats = quantized.group_size // BLOCK
     scales = quantized.scales.float().numpy().repeat(repeats, axis=1)

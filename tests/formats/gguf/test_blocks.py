@@ -62,6 +62,14 @@ def test_one_block_by_hand():
     assert data[0, 4:].tolist() == [code | code << 4 for code in range(16)]
 
 
+def test_an_activation_order_is_refused():
+    """Whatever config.json says: the codes would be those of other inputs."""
+    codes, order = torch.zeros(1, 64, dtype=torch.uint8), torch.arange(64).flip(0)
+    quantized = QuantizedTensor(codes, torch.ones(1, 2).half(), torch.full((1, 2), 8, dtype=torch.uint8), 4, 32, order)
+    with pytest.raises(UserError, match="activation order"):
+        pack_blocks(quantized, Type.Q4_0)
+
+
 def test_a_scale_beyond_float16_is_refused():
     codes = torch.zeros(1, 32, dtype=torch.uint8)
     quantized = QuantizedTensor(codes, torch.tensor([[1e5]]), torch.tensor([[8]], dtype=torch.uint8), 4, 32)

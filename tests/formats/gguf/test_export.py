@@ -204,5 +204,16 @@ def test_rotary_parameters_where_transformers_4_put_them():
     }  # fmt: skip
     factors = Architecture.of({**sizes, "rope_scaling": scaling}).rope_factors()
     assert (factors[0], factors[-1], len(factors)) == (1.0, 8.0, 16)
+    # What the rotary embedding was trained for is, where nobody says it, what the model is said to hold.
+    yarn = {"rope_type": "yarn", "factor": 4.0}
+    assert Architecture.of({**sizes, "rope_scaling": yarn}).rope["original_max_position_embeddings"] == 64
+    for more, message in (
+        ({"factor": None}, r"does not say factor of its rotary embedding .yarn"),
+        ({"beta_fast": 16}, r"has beta_fast 16, which is not exported .allowed: 32"),
+        ({"attention_factor": 1.5}, "has attention_factor 1.5"),
+        ({"rope_type": "llama3"}, "does not say low_freq_factor"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Architecture.of({**sizes, "rope_scaling": yarn | more})
     with pytest.raises(UserError, match="does not say vocab_size"):
         Architecture.of({key: value for key, value in sizes.items() if key != "vocab_size"})
