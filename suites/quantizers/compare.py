@@ -24,6 +24,7 @@ from judge import Judge
 from table import markdown
 
 from awqbench.environments import create_command, interpreter_of
+from awqbench.fingerprint import folder_hash, model_hash
 from awqbench.record.environment import hardware
 from awqbench.record.files import write_atomic
 from awqbench.sources.models import resolve_model
@@ -43,10 +44,11 @@ def main() -> None:
     out: Path = asked.out
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(asked.threads)
-    model_dir = material.readable_by_all(resolve_model(asked.model).path, out / "model")
+    found = resolve_model(asked.model).path
+    results = _load(out / "results.json", [model_hash(found), folder_hash(asked.data)])
+    model_dir = material.readable_by_all(found, out / "model")
     calibration = material.token_ids(model_dir, asked.data / "wiki.valid.tokens")
     test = material.test_windows(material.token_ids(model_dir, asked.data / "wiki.test.tokens"))
-    results = _load(out / "results.json")
     judge: Judge | None = None
     for draw in range(asked.draws):
         for name in asked.only or CONTENDERS:
@@ -97,10 +99,13 @@ def _run(
     return row
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, of: list[str]) -> dict[str, Any]:
+    """What is there already. Ends the program where that is `of` another model, or other texts."""
     if not path.is_file():
-        return {"rows": {}}
+        return {"of": of, "rows": {}}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if found.setdefault("of", of) != of:
+        sys.exit(f"{path} holds figures of another model, or of other texts: choose another --out")
     return found
 
 
