@@ -20,6 +20,7 @@ URL = {"base_url": "http://localhost:8000/v1"}
         ({**URL, "topk": True}, "options.topk is True"),
         ({**URL, "distributions": "all"}, "unknown options.distributions 'all'.*allowed: top, whole"),
         ({**URL, "timeout": -1}, "options.timeout is -1"),
+        ({**URL, "timeout": float("inf")}, "options.timeout is inf"),
         ({**URL, "headers": {"Authorization": "x"}}, "holds Authorization, which would stand in the record"),
         ({**URL, "headers": {"X": "a\nb"}}, "line break"),
         ({**URL, "extra_body": 3}, "options.extra_body is 3 .allowed: a table"),
