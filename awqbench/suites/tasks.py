@@ -88,7 +88,7 @@ def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, Sequence[int]],
     from lm_eval.evaluator import evaluate
 
     for name, task in tasks.items():
-        task.process_results = _guarded(name, task.process_results, lm.unmeasured)
+        _guard(name, task, lm.unmeasured)
     results = evaluate(
         lm=lm, task_dict={"tasks": tasks}, samples=chosen, bootstrap_iters=0, log_samples=True,
         apply_chat_template=suite.apply_chat_template,
@@ -98,21 +98,27 @@ def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, Sequence[int]],
     return cast(dict[str, Any], results)
 
 
-def _guarded(name: str, process: Callable[..., Any], unmeasured: dict[str, str]) -> Callable[..., Any]:
-    """A task's own reading of its answers, which fails alone, and reads nothing where the task was not asked."""
+def _guard(name: str, task: Task, unmeasured: dict[str, str]) -> None:
+    """Have a task's own reading of its answers fail alone, and read nothing where the task was not asked."""
+    apply_filters, process_results = task.apply_filters, task.process_results
 
-    def guarded(doc: Any, results: Any) -> Any:
-        if name in unmeasured:
-            return {}
+    def tried(read: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return process(doc, results)
+            return read(*arguments)
         except AwqbenchError:
             raise
         except Exception as error:
             unmeasured[name] = f"its own code failed on an answer: {type(error).__name__}: {first_line(error)}"
-            return {}
 
-    return guarded
+    def filtered() -> None:
+        if name not in unmeasured:
+            tried(apply_filters)
+        if name in unmeasured:
+            for instance in task.instances:
+                instance.filtered_resps.clear()  # of which lm-eval then has nothing to process
+
+    task.apply_filters = filtered
+    task.process_results = lambda doc, results: tried(process_results, doc, results) or {}
 
 
 def _prompting(task: Task, suite: TasksSpec) -> str:

@@ -182,7 +182,11 @@ def test_an_engine_with_less_room_than_the_reference_is_not_asked_less(
 
 
 READS = "process_results: !function code.reads\noutput_type:"
+SIEVE = "filter_list: [{name: sieve, filter: [{function: custom, filter_fn: !function code.sieves}]}]"
 CODE = """
+def sieves(answers, documents):
+    return [[answer[99]] for each in answers for answer in each]
+
 def reads(document, results):
     return {"exact_match": results[0].index("no such answer")}
 """
@@ -202,6 +206,7 @@ def reads(document, results):
             {"exact_match"},
             "its own code failed on an answer",
         ),
+        (GENERATE % ("~", "false") + SIEVE, {"exact_match[sieve]"}, "its own code failed on an answer: IndexError"),
     ],
 )
 def test_a_task_that_cannot_be_measured_costs_itself_alone(
