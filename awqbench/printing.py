@@ -33,7 +33,7 @@ def print_run(run: Run) -> None:
     for cell in run.cells:
         if cell.result.status != "ok":
             reason = f"{cell.result.status} {cell.result.backend}/{cell.result.suite}: {cell.result.reason}"
-            console.print(reason, markup=False, style="yellow")
+            console.print(reason, markup=False, style="yellow", soft_wrap=True)
     console.print(f"report: {run.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -41,7 +41,7 @@ def print_verdict(verdict: Verdict) -> None:
     """One line per candidate and per rule."""
     console = Console()
     for line in verdict.invalid:
-        console.print(f"invalid: {line}", style="bold red", markup=False)
+        console.print(f"invalid: {line}", style="bold red", markup=False, soft_wrap=True)
     if verdict.policy:
         console.print(f"judged by {verdict.policy}", style="dim", markup=False, soft_wrap=True)
     for line in verdict.notes:
@@ -62,11 +62,13 @@ def print_verdict(verdict: Verdict) -> None:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """The paired differences as a table."""
+    """The paired differences as a table. Names are folded where a terminal is narrow, figures are never cut."""
     console = Console()
     table = Table(box=None, pad_edge=False)
-    for name in ("metric", "baseline", "candidate", "value", "change", "95 % interval", "p", "n", "MDE", "noise"):
-        table.add_column(name, justify="left" if name in {"metric", "baseline", "candidate"} else "right")
+    for name in ("metric", "baseline", "candidate"):
+        table.add_column(name, overflow="fold")
+    for name in ("value", "change", "95 % interval", "p", "n", "MDE", "noise"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in (row for row in comparison.differences if not row.by_band):
         scale, unit = (100.0, " %") if row.delta_unit == "relative" else (1.0, "")
 
@@ -75,15 +77,17 @@ def print_comparison(comparison: Comparison) -> None:
 
         interval = f"{show(row.ci_low)} .. {show(row.ci_high)}" if row.ci_low is not None else ""
         table.add_row(
-            Text(row.metric), row.baseline, row.candidate,
+            Text(row.metric), Text(row.baseline), Text(row.candidate),
             "" if row.candidate_value is None else f"{row.candidate_value:.4g}",
             show(row.delta), interval, "" if row.p is None else f"{row.p:.2g}", str(row.n), show(row.mde),
             show(row.noise if row.noise_reach is None else row.noise_reach).replace("+", "±"),
         )  # fmt: skip
+    # A terminal too narrow for the figures wraps the lines itself; a file or a pipe has no width.
+    console.width = max(console.width, 120) if console.is_terminal else 10_000
     console.print(table)
     _print_bias(console, comparison)
     for note in comparison.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
 
 
 def _print_bias(console: Console, comparison: Comparison) -> None:

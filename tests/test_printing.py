@@ -1,7 +1,8 @@
 import json
 
 from awqbench.formats.summary import inspect_checkpoint
-from awqbench.printing import print_checkpoint
+from awqbench.printing import print_checkpoint, print_comparison
+from awqbench.record.schema import Comparison, Difference
 
 
 def test_a_quantized_checkpoint(capsys):
@@ -45,3 +46,23 @@ def test_an_unquantized_and_an_unknown_one(tiny_llama, capsys):
     assert "looks broken" not in said
     print_checkpoint(json.loads(json.dumps(found | {"quantized": True, "format": "bitsandbytes"})))
     assert "a bitsandbytes checkpoint are not looked into" in capsys.readouterr().out
+
+
+def test_figures_of_a_comparison_are_never_cut(capsys, monkeypatch):
+    """A small one that loses its exponent is another figure; into a file or a pipe, names are whole as well."""
+    metric = "divergence/pydoc-topics[50%:]@128+4/prefill/log-ppl-ratio"
+    row = Difference(
+        suite="divergence", metric=metric, protocol="invented", unit="nats per token", higher_is_better=False,
+        pairing="to-reference", baseline="rtn in [red]", candidate="awq", role="candidate", baseline_value=None,
+        candidate_value=-0.003492, delta=-7.391e-05, delta_unit="nats per token", ci_low=-0.04804, ci_high=0.164,
+        p=5.5e-07, n=1234, mde=0.0641, noise=0.0, noise_reach=1.5e-05,
+    )  # fmt: skip
+    figures = ["-0.003492", "-7.39e-05", "-0.048 .. +0.164", "5.5e-07", "1234", "+0.0641", "±1.5e-05"]
+    print_comparison(Comparison(reference="reference", noise_floor=[], differences=[row]))
+    line = capsys.readouterr().out.splitlines()[1]
+    assert " ".join(line.split()) == " ".join([metric, "rtn in [red]", "awq", *figures])
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    print_comparison(Comparison(reference="reference", noise_floor=[], differences=[row]))
+    said = capsys.readouterr().out
+    assert [figure for figure in figures if figure not in said] == []
