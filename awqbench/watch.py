@@ -38,6 +38,7 @@ class Display:
         self.whole: TaskID | None = None
         self.current: TaskID | None = None
         self.started = 0.0
+        self.number = 0
 
     def __enter__(self) -> Display:
         self.progress.start()
@@ -53,7 +54,7 @@ class Display:
         if self.whole is None:
             self.whole = self.progress.add_task("run", total=total)
         task = self.progress.add_task(job.id, total=None)
-        self.current, self.started = task, time.perf_counter()
+        self.current, self.started, self.number = task, time.perf_counter(), number
         whole = self.whole
 
         def report(done: int, of: int) -> None:
@@ -68,12 +69,12 @@ class Display:
         if self.current is not None:
             self.progress.remove_task(self.current)
         if self.whole is not None:
-            self.progress.update(self.whole, completed=round(self.progress.tasks[0].completed + 0.5))
+            self.progress.update(self.whole, completed=self.number)
         mark = {"ok": "[green]done[/]", "skipped": "[yellow]skipped[/]", "not_applicable": "[dim]not applicable[/]"}
         status = mark.get(outcome.status, "[red]failed[/]")
         self.console.print(f"{status} {job.id} [dim]({seconds:.0f} s)[/]", highlight=False)
         if outcome.reason:
-            self.console.print(f"       {outcome.reason}", markup=False, highlight=False)
+            self.console.print(f"       {outcome.reason}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
