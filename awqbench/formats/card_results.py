@@ -19,7 +19,7 @@ from awqbench.report import format as fmt
 _VERDICTS = {
     "pass": "**It may ship**: all gates pass.",
     "fail": "**It may not ship**: a gate fails.",
-    "inconclusive": "**Undecided**: too few items to pass or fail all gates.",
+    "inconclusive": "**Undecided**: a gate neither passes nor fails.",
 }
 
 
@@ -27,8 +27,8 @@ def add_results(checkpoint: Path, run: str | Path | Run, backend: str) -> Path:
     """Put the figures that a run directory holds of `backend` into the card of `checkpoint`; returns the card's path.
 
     Doing it again replaces them; the rest of the card stays as it is. A checkpoint without a card gets one. Raises
-    UserError when the run has no such backend, measured nothing of it, or can be seen to have measured another
-    checkpoint.
+    UserError when the run has no such backend, measured nothing of it, is unfinished, or can be seen to have measured
+    another checkpoint.
     """
     checkpoint = Path(checkpoint)
     if not (checkpoint / "config.json").is_file():
@@ -51,6 +51,8 @@ def add_results(checkpoint: Path, run: str | Path | Run, backend: str) -> Path:
 
 def results_markdown(run: Run, backend: str) -> str:
     """The verdict on `backend` and a table of its metrics with their intervals and the reference's values."""
+    if run.manifest.finished is None:  # its comparison and its verdict may be of earlier cells
+        raise UserError(f"{run.path} is unfinished: run it again, it resumes")
     cells = [cell.result for cell in run.cells if cell.result.backend == backend]
     if not cells:
         raise unknown_choice("backend", backend, {cell.result.backend for cell in run.cells})
@@ -95,10 +97,10 @@ def _row(run: Run, cell: CellResult, metric: Metric) -> tuple[str, ...]:
 
 def _difference(run: Run, cell: CellResult, metric: Metric) -> Difference | None:
     """The paired difference of a metric to the reference, if the run has one."""
-    differences = run.comparison.differences if run.comparison else []
-    for difference in differences:
-        if (difference.candidate, difference.suite, difference.metric) == (cell.backend, cell.suite, metric.id):
-            return difference
+    wanted = (cell.suite, metric.id, run.comparison.reference if run.comparison else None, cell.backend)
+    for row in run.comparison.differences if run.comparison else []:
+        if (row.suite, row.metric, row.baseline, row.candidate) == wanted:
+            return row
     return None
 
 

@@ -26,7 +26,8 @@ def cell(backend, role, metrics, **fields):
 def run(tmp_path):
     """A run of invented figures."""
     manifest = Manifest(
-        awqbench_version="0.1.0", created="2026-01-02T03:04:05+00:00", spec={"backends": {"awq": {"kind": "awq"}}},
+        awqbench_version="0.1.0", created="2026-01-01T03:04:05+00:00",
+        finished="2026-01-02T03:04:05+00:00", spec={"backends": {"awq": {"kind": "awq"}}},
         spec_hash="s", policy_hash="p", model={"label": "small"},
     )  # fmt: skip
     difference = Difference(
@@ -52,6 +53,22 @@ def test_figures_stand_with_their_intervals_and_the_reference(run):
         text.replace("\N{NO-BREAK SPACE}", " ")
     )
     assert "Not measured: tasks (failed: it crashed)." in text
+
+
+def test_a_control_is_not_taken_for_the_reference(run):
+    """Rows are in the order of the baselines' names: a control called "plain" comes before a reference."""
+    control = run.comparison.differences[0].model_copy(
+        update={"baseline": "plain", "baseline_value": 30.0, "delta": -0.2}
+    )
+    run.comparison.differences.insert(0, control)
+    assert "| 20.00 | +10.0 % |" in results_markdown(run, "awq").replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_an_unfinished_run_is_refused(run):
+    """It is being measured again: what lies there of a verdict is of the cells before."""
+    run.manifest.finished = None
+    with pytest.raises(UserError, match="run is unfinished"):
+        results_markdown(run, "awq")
 
 
 def test_a_backend_without_comparison_or_verdict(run):
