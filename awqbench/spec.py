@@ -408,7 +408,10 @@ class RunSpec(Table):
                 if backend not in self.backends:
                     raise ValueError(f"gate on {gate.metric!r} names {backend!r}; backends are {sorted(self.backends)}")
         for name, table in self.backends.items():
-            self.quantize_for(name)
+            try:
+                self.quantize_for(name)
+            except ValidationError as error:
+                raise ValueError(_explain(error, f"backends.{name}.quantize", QuantizeSpec)) from None
             if table.weights is not None:
                 made = [other for other, b in self.backends.items() if registry.kind(b.kind).weights == "made"]
                 if table.weights not in made:
@@ -459,7 +462,8 @@ def load_spec(path: str | Path, overrides: dict[str, Any] | None = None) -> RunS
         *tables, key = dotted.split(".")
         for name in tables:
             table = table.setdefault(name, {})
-        table[key] = value
+        if isinstance(table, dict):  # else it is refused below, by name
+            table[key] = value
     return parse_spec(data, str(path))
 
 
@@ -480,7 +484,7 @@ def _explain(error: ValidationError, table: str | None = None, fields: type[Base
         del location[2]
     where = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        allowed = list(fields.model_fields) if fields and len(location) == 1 else _allowed_keys(location)
+        allowed = list(fields.model_fields) if fields and len(problem["loc"]) == 1 else _allowed_keys(location)
         return str(unknown_choice("key", where, [".".join([*location[:-1], key]) for key in allowed]))
     if problem["type"] == "union_tag_not_found":
         return f"{where} needs a kind (allowed: {', '.join(SUITE_KINDS)})"
@@ -489,6 +493,10 @@ def _explain(error: ValidationError, table: str | None = None, fields: type[Base
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and location[-1:] == ["kind"]:
         return f"{where}: {text}"  # it names the value
+    if problem["type"] in {"dict_type", "model_type", "model_attributes_type"}:
+        text = f"Input should be a table, [{where}]"
+    if problem["type"] == "list_type":
+        text = "Input should be a list" + (", [[gates]]: one table for each rule" if where == "gates" else "")
     if problem["type"].startswith("byte_size"):
         text = "not an amount of memory (allowed: bytes, or a number with a unit: 8GB, 500MiB)"
     given = problem.get("input")

@@ -55,7 +55,17 @@ def test_a_minimal_spec_has_the_three_backends_and_one_reference() -> None:
         ({**MINIMAL, "gates": [{"metric": "*", "margin": -1}]}, "gates.0.margin"),
         ({**MINIMAL, "gates": [{"metric": "*", "margin": float("inf")}]}, "margin: Input should be a finite number"),
         ({**MINIMAL, "telemetry_interval_s": float("inf")}, "telemetry_interval_s: Input should be a finite number"),
-        ({**MINIMAL, "backends": {"r": {"kind": "reference"}, "a": {"kind": "awq", "quantize": {"bit": 4}}}}, "bit"),
+        (
+            {**MINIMAL, "backends": {"r": {"kind": "reference"}, "a": {"kind": "awq", "quantize": {"bit": 4}}}},
+            "unknown key 'backends.a.quantize.bit'; did you mean 'backends.a.quantize.bits'?",
+        ),
+        (
+            {**MINIMAL, "backends": {"r": {"kind": "reference"}, "a": {"kind": "awq", "quantize": {"bits": 5}}}},
+            "backends.a.quantize.bits: Input should be 2, 3, 4 or 8, got 5",
+        ),
+        ({**MINIMAL, "gates": {"metric": "*", "margin": 1}}, "gates: Input should be a list, [[gates]]: one table for"),
+        ({**MINIMAL, "noise_floor": False}, "noise_floor: Input should be a table, [noise_floor], got False"),
+        ({"suites": {"perplexity": "x"}}, "suites.perplexity: Input should be a table, [suites.perplexity], got 'x'"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line_that_names_key_and_alternatives(bad: dict[str, Any], message: str) -> None:
@@ -70,6 +80,9 @@ def test_overrides_reach_into_tables(tmp_path: Path) -> None:
     path.write_text('[suites.perplexity]\nwindow = 64\n[model]\nsource = "x"\n')
     spec = load_spec(path, {"model.source": "tiny-random", "seed": 3})
     assert (spec.model.source, spec.seed, spec.suites["perplexity"].window) == ("tiny-random", 3, 64)
+    path.write_text('cache = "reference"\n[suites.perplexity]\n')
+    with pytest.raises(UserError, match=r"cache: Input should be a table, \[cache\], got 'reference'"):
+        load_spec(path, {"cache.responses": "off"})
 
 
 @pytest.mark.parametrize(
