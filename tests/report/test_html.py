@@ -139,9 +139,18 @@ def test_gpu_figures_replace_the_note(write_run: Callable[..., Path], tmp_path: 
 
 def test_a_run_without_limits_says_so(run: Run) -> None:
     run.verdict = None
+    run.manifest.spec = {**run.manifest.spec, "gates": []}
     words = Page(html(run)).words
     assert "awq was not judged: no limits were declared" in words
     assert "Declared limits" not in words
+
+
+def test_limits_that_were_not_applied_are_not_said_to_be_missing(run: Run) -> None:
+    """Of a run that is being measured again, or whose limits fit no metric, there is no verdict either."""
+    run.verdict = None
+    assert "awq was not judged: its limits could not be applied" in Page(html(run)).words
+    run.manifest.finished = None
+    assert "awq was not judged: the run is unfinished" in Page(html(run)).words
 
 
 def test_limits_that_were_changed_after_the_run_began_are_called_that(

@@ -16,13 +16,13 @@ _SENTENCES: dict[Answer, str] = {
     "fail": "may NOT ship",
     "inconclusive": "cannot be decided yet",
     "invalid": "cannot be judged: a measurement failed",
-    "none": "was not judged: no limits were declared",
+    "none": "was not judged",
 }
 
 
 @dataclass(frozen=True)
 class Card:
-    """The verdict on one candidate, with the reasons that decide it."""
+    """The verdict on one candidate, with the reasons that decide it; `why` there is none."""
 
     candidate: str
     answer: Answer
@@ -30,11 +30,12 @@ class Card:
     counts: dict[str, int] = field(default_factory=dict)
     declared_first: bool = True
     several: bool = False
+    why: str = ""
 
     @property
     def sentence(self) -> str:
         """The answer in words."""
-        words = _SENTENCES[self.answer]
+        words = f"{_SENTENCES[self.answer]}: {self.why}" if self.why else _SENTENCES[self.answer]
         return words.replace("was not", "were not", 1) if self.several else words
 
 
@@ -43,7 +44,18 @@ def cards(run: Run, most: int = 3) -> list[Card]:
     made = [_card(run, name, most) for name in select.candidates(run)]
     unjudged = [card.candidate for card in made if card.answer == "none"]
     judged = [card for card in made if card.answer != "none"]
-    return [*judged, Card(", ".join(unjudged), "none", [], several=len(unjudged) > 1)] if unjudged else judged
+    if not unjudged:
+        return judged
+    return [*judged, Card(", ".join(unjudged), "none", [], several=len(unjudged) > 1, why=_why_unjudged(run))]
+
+
+def _why_unjudged(run: Run) -> str:
+    m = run.manifest
+    if m.finished is None:
+        return "the run is unfinished"
+    # Such as a pattern that fits no metric.
+    failed = run.verdict is None and (m.gates or m.spec.get("gates") or m.spec.get("policy"))
+    return "its limits could not be applied, and awqbench gate says why" if failed else "no limits were declared"
 
 
 def _card(run: Run, name: str, most: int) -> Card:
