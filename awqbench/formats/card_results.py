@@ -60,7 +60,7 @@ def results_markdown(run: Run, backend: str) -> str:
     if not rows:
         raise UserError(f"the run {run.path} measured nothing of {backend}")
     model = run.manifest.model.get("label") or run.manifest.model.get("source")
-    when = (run.manifest.finished or run.manifest.created)[:10]
+    when = (max(cell.started for cell in cells) or run.measured)[:10]
     lines = [
         f"Backend `{backend}` against {model}, measured on {when} with awqbench {run.manifest.awqbench_version}.",
         table(("metric", "value", "95 % interval", "n", "reference", "change", "95 % interval of the change"), rows),

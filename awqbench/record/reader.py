@@ -41,6 +41,13 @@ class Run:
     attributions: dict[str, Attribution] = field(default_factory=dict)
 
     @property
+    def measured(self) -> str:
+        """When its newest cell was begun, ISO. A run directory may be measured again long after it was made, and a run
+        that finds all cells done measures nothing."""
+        started = max((cell.result.started for cell in self.cells), default="")
+        return started or self.manifest.finished or self.manifest.created
+
+    @property
     def metrics(self) -> pd.DataFrame:
         """A row per metric and cell: backend, suite, id, value, interval, unit, n."""
         return pd.DataFrame(

@@ -43,7 +43,7 @@ def _entry(run: Run, result: CellResult, metric: Metric) -> EvalResultEntry:
         dataset_id=str(metric.detail.get("dataset") or f"awqbench/{result.kind}"),
         task_id=metric.id,
         value=metric.value,
-        date=run.manifest.finished or run.manifest.created,
+        date=result.started or run.measured,
         notes=f"{result.backend}; {uncertainty}; unit: {metric.unit}; {metric.protocol}; "
         f"awqbench {run.manifest.awqbench_version}",
     )

@@ -44,6 +44,7 @@ def html(run: Run) -> str:
             .render(
                 model=model_label(run),
                 manifest=run.manifest,
+                measured=run.measured,
                 comparison=run.comparison,
                 verdict=run.verdict,
                 roles=roles(run),

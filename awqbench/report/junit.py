@@ -17,7 +17,7 @@ def junit(run: Run) -> str:
     rules = select.rules_of(run)
     for candidate in select.unique(rule.candidate for rule in rules):
         own = [rule for rule in rules if rule.candidate == candidate]
-        suite = _suite(root, f"awqbench.{candidate}", run.manifest.created, own)
+        suite = _suite(root, f"awqbench.{candidate}", run.measured, own)
         for rule in own:
             case = _case(suite, candidate, _name(rule))
             if rule.verdict == "fail":
@@ -26,17 +26,17 @@ def junit(run: Run) -> str:
                 _message(case, "skipped", sentence(rule))
     invalid = run.verdict.invalid if run.verdict else []
     if invalid:
-        suite = _suite(root, "awqbench.measurements", run.manifest.created, [], errors=len(invalid))
+        suite = _suite(root, "awqbench.measurements", run.measured, [], errors=len(invalid))
         for i, line in enumerate(invalid, start=1):
             _message(_case(suite, "measurements", f"measurement {i}"), "error", line, type="InvalidMeasurement")
     unjudged = run.verdict.unjudged if run.verdict else []
     if unjudged:
-        suite = _suite(root, "awqbench.not judged", run.manifest.created, [], skipped=len(unjudged))
+        suite = _suite(root, "awqbench.not judged", run.measured, [], skipped=len(unjudged))
         for i, line in enumerate(unjudged, start=1):
             _message(_case(suite, "not judged", f"limit {i}"), "skipped", line)
     elsewhere = run.verdict.not_applicable if run.verdict else []
     if elsewhere:
-        suite = _suite(root, "awqbench.not applicable", run.manifest.created, [], skipped=len(elsewhere))
+        suite = _suite(root, "awqbench.not applicable", run.measured, [], skipped=len(elsewhere))
         for i, line in enumerate(elsewhere, start=1):
             _message(_case(suite, "not applicable", f"optional limit {i}"), "skipped", line)
     for key in ("tests", "failures", "errors", "skipped"):
@@ -46,7 +46,7 @@ def junit(run: Run) -> str:
 
 
 def _suite(
-    root: ElementTree.Element, name: str, created: str, rules: list[RuleResult], errors: int = 0, skipped: int = 0
+    root: ElementTree.Element, name: str, measured: str, rules: list[RuleResult], errors: int = 0, skipped: int = 0
 ) -> ElementTree.Element:
     return ElementTree.SubElement(
         root,
@@ -57,7 +57,7 @@ def _suite(
         errors=str(errors),
         skipped=str(skipped + sum(rule.verdict == "inconclusive" for rule in rules)),
         time="0",
-        timestamp=legal(created),
+        timestamp=legal(measured),
     )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from awqbench.record.files import write_model
 from awqbench.record.reader import Run, load_run
 from awqbench.report import render
+from awqbench.report.eval_results import eval_results
 from awqbench.report.html import html
+from awqbench.report.junit import junit
 
 VOID = {"meta", "link", "br", "wbr", "input", "img", "hr"}
 
@@ -135,6 +139,16 @@ def test_gpu_figures_replace_the_note(write_run: Callable[..., Path], tmp_path: 
     assert "GPU 0 power, W" in words
     assert "no GPU" not in words
     assert "yes: figures suspect" in words
+
+
+def test_a_run_directory_that_is_used_again_tells_when_it_was_measured_last(run: Run) -> None:
+    """Not when it was made: nightly runs may share one for months."""
+    for cell, day in zip(run.cells, itertools.cycle(("2026-05-01", "2026-05-02")), strict=False):
+        cell.result.started = f"{day}T01:00:00+00:00"
+    assert "measured 2026-05-02 01:00 UTC" in Page(html(run)).words
+    stamps = {suite.attrib["timestamp"] for suite in ElementTree.fromstring(junit(run).encode())}
+    assert stamps == {"2026-05-02T01:00:00+00:00"}
+    assert "2025-" not in eval_results(run)
 
 
 def test_a_run_without_limits_says_so(run: Run) -> None:
