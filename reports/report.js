@@ -2,7 +2,7 @@
 (() => {
   const number = (cell) => {
     const text = cell.dataset.sort ?? cell.textContent.trim().replaceAll(",", "").replaceAll("−", "-");
-    const value = parseFloat(text);
+    const value = parseFloat(text.replace(/^[<✗] ?/, "")); // p below 0.001, flips
     return Number.isNaN(value) ? null : value;
   };
   const compare = (a, b, down) => {

@@ -141,6 +141,14 @@ def test_gpu_figures_replace_the_note(write_run: Callable[..., Path], tmp_path: 
     assert "yes: figures suspect" in words
 
 
+def test_what_is_shown_in_several_units_is_sorted_by_its_amount(rendered: dict[str, str]) -> None:
+    """By its text 1.2 GiB would come before 980 MiB."""
+    tables = re.findall(r'<table class="sortable">.*?</table>', rendered["report.html"], re.DOTALL)
+    plain = [text for table in tables for text in re.findall(r'<td class="num">([^<]*)</td>', table)]
+    assert plain
+    assert [text for text in plain if re.fullmatch(r"[\d.,]+\xa0(B|KiB|MiB|GiB|ns|µs|ms|s|min|h)", text)] == []
+
+
 def test_a_run_directory_that_is_used_again_tells_when_it_was_measured_last(run: Run) -> None:
     """Not when it was made: nightly runs may share one for months."""
     for cell, day in zip(run.cells, itertools.cycle(("2026-05-01", "2026-05-02")), strict=False):
