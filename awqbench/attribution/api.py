@@ -62,6 +62,8 @@ def attribute(
     for name, value, most in (("top", top, 10**6), ("points", points, MOST_POINTS)):
         if not 1 <= value <= most:
             raise UserError(f"{name} is {value} (allowed: 1 to {most})")
+    if out is not None and Path(out).is_dir():  # hours later it could not be written there
+        raise UserError(f"{out} is a folder (allowed: a file to write)")
     subject = find_subject(Path(path), reference, backend, trust_remote_code)
     if item_set is None and (given := attribute or group or loss):
         raise UserError(f"{given!r} says something about the items of a set (allowed: together with --set)")

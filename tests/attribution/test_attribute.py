@@ -231,6 +231,11 @@ def test_a_place_that_is_neither_is_refused(tmp_path: Path) -> None:
         attribute(tmp_path)
 
 
+def test_a_folder_in_place_of_the_record_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        attribute(tmp_path, out=tmp_path)
+
+
 def test_a_measurement_that_cannot_be_is_told_by_the_process(model: Path, checkpoint: Path) -> None:
     with pytest.raises(InvalidMeasurement, match="more are needed"):
         attribute(checkpoint, str(model), item_set="counterfactual", items=2, attribute="gender", threads=1)
