@@ -180,7 +180,7 @@ def compare(
     from awqbench.record.reader import load_run
     from awqbench.score import compare_run
 
-    comparison = compare_run(load_run(path), baseline)
+    comparison = compare_run(load_run(path), baseline, write=False)  # whoever looks may not be allowed to write
     if as_json:
         print(comparison.model_dump_json(indent=2))
     else:
@@ -360,17 +360,25 @@ def _measured(done: Any) -> ExitCode:
 
 
 def _summary(done: Any) -> dict[str, Any]:
-    """What a script wants of a run."""
+    """What a script wants of a run, in JSON's own values: none for what is no number."""
+
+    def plain(model: Any) -> dict[str, Any]:
+        return json.loads(model.model_dump_json(exclude={"detail"}))  # type: ignore[no-any-return]
+
     return {
         "run": str(done.path),
         "report": str(done.path / "report.html"),
-        "verdict": done.verdict.model_dump() if done.verdict else None,
+        "verdict": plain(done.verdict) if done.verdict else None,
         "cells": [
             {"backend": c.result.backend, "suite": c.result.suite, "status": c.result.status, "reason": c.result.reason}
             for c in done.cells
         ],
-        "parity": [row.model_dump() for row in done.comparison.parity] if done.comparison else [],
-        "metrics": json.loads(done.metrics.to_json(orient="records", double_precision=15)),
+        "parity": [plain(row) for row in done.comparison.parity] if done.comparison else [],
+        "metrics": [
+            {"backend": c.result.backend, "suite": c.result.suite, **plain(metric)}
+            for c in done.cells
+            for metric in c.result.metrics
+        ],
     }
 
 

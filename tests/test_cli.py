@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from awqbench.cli import _summary, app
 from awqbench.errors import UserError
 from awqbench.record.reader import Cell, Run
-from awqbench.record.schema import CellResult, Manifest, Metric
+from awqbench.record.schema import CellResult, Manifest, Metric, RuleResult, Verdict
 from awqbench.suites.base import item_table
 
 COMMANDS = (
@@ -76,10 +77,17 @@ def test_output_that_nobody_reads_is_no_failed_gate(unbuffered: str) -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
-def test_small_figures_are_whole_in_json(tmp_path: Path) -> None:
-    """pandas writes ten decimals by itself: a divergence of 2e-11 would be 0."""
-    kl = Metric(id="divergence/kl", value=2.5e-11, unit="nats", n=1, protocol="")
+def test_json_holds_whole_figures_and_nothing_that_json_does_not_have(tmp_path: Path) -> None:
+    """pandas writes decimals, of which a divergence of 2e-17 has none left; Python writes NaN, which jq refuses."""
+    kl = Metric(id="divergence/kl", value=2.34567890123e-17, unit="nats", n=1, protocol="")
     result = CellResult(backend="b", suite="s", kind="divergence", role="candidate", key="", status="ok", metrics=[kl])
     manifest = Manifest(awqbench_version="", created="", spec={}, spec_hash="", policy_hash="", model={})
-    (row,) = _summary(Run(tmp_path, manifest, [Cell(result, item_table([]))]))["metrics"]
-    assert (row["value"], row["ci_low"]) == (2.5e-11, None)
+    rule = RuleResult(
+        rule="r", kind="non-inferiority", suite="s", metric="m", candidate="b", verdict="inconclusive", margin=1.0,
+        unit="nats", estimate=float("nan"), upper=float("inf"), reason="",
+    )  # fmt: skip
+    verdict = Verdict(policy_hash="", overall="inconclusive", rules=[rule])
+    found = _summary(Run(tmp_path, manifest, [Cell(result, item_table([]))], verdict=verdict))
+    (row,) = json.loads(json.dumps(found, allow_nan=False))["metrics"]
+    assert (row["backend"], row["id"], row["value"], row["ci_low"]) == ("b", "divergence/kl", 2.34567890123e-17, None)
+    assert found["verdict"]["rules"][0]["upper"] is None
