@@ -29,6 +29,9 @@ def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) ->
     """
     spec = spec_of(run)
     names = {cell.result.backend for cell in run.cells}
+    unfinished = (
+        [] if run.manifest.finished else [f"{run.path} is unfinished: some of its cells may be of an earlier spec"]
+    )
     if baseline is not None and baseline not in names:
         if not Path(baseline).exists():
             there = ", ".join(sorted(names)) or "none measured"
@@ -41,7 +44,7 @@ def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) ->
         comparison = compare_earlier(
             cells_of(run), comparable(run, earlier), Path(baseline).name, min_group=min_groups(spec), seed=spec.seed
         )
-        comparison.notes += differing(run, earlier, Path(baseline), instead="are left out")
+        comparison.notes += unfinished + differing(run, earlier, Path(baseline), instead="are left out")
         return comparison
     noise = sorted({cell.result.backend for cell in run.cells if cell.result.role == "noise"})
     comparison = compare_tables(
@@ -49,7 +52,7 @@ def compare_run(run: Run, baseline: str | None = None, *, write: bool = True) ->
         min_group=min_groups(spec),
     )  # fmt: skip
     comparison.parity = parity_rows([Cell(c.result, c.items) for c in run.parity], parity_owners(spec), spec.parity)
-    comparison.notes += parity_notes(comparison.parity)
+    comparison.notes += unfinished + parity_notes(comparison.parity)
     if baseline is None:
         run.comparison = comparison
         if write:

@@ -142,6 +142,16 @@ def test_a_look_from_another_side_leaves_the_run_its_comparison(tmp_path: Path, 
     assert run.comparison == load_run(tmp_path).comparison
 
 
+def test_an_unfinished_run_is_not_compared_without_a_word(tmp_path: Path) -> None:
+    """It may hold a candidate's cells of the spec before, beside a reference that was measured anew."""
+    run = load_run(write_run(tmp_path, RULES))
+    assert compare_run(run, write=False).notes == []
+    run.manifest.finished = None
+    for baseline in (None, "awq", str(tmp_path)):
+        assert "is unfinished" in compare_run(run, baseline, write=False).notes[0]
+    assert not RunDirectory(tmp_path).comparison.exists()
+
+
 def test_what_the_baseline_lacks_is_named(tmp_path: Path, rendered: list[Any]) -> None:
     """A suite or a backend by another name is held against today's reference: a pass says nothing of the baseline."""
     now, earlier = (write_run(tmp_path / name, RULES) for name in ("now", "earlier"))
