@@ -142,6 +142,19 @@ def test_a_look_from_another_side_leaves_the_run_its_comparison(tmp_path: Path, 
     assert run.comparison == load_run(tmp_path).comparison
 
 
+def test_a_baseline_file_without_answers_tells_of_no_other_answers(tmp_path: Path, rendered: list[Any]) -> None:
+    """All items that are wrong in both had "another wrong answer" of a run beside its own baseline."""
+    folder = RunDirectory(write_run(tmp_path / "run", RULES)).cell("awq", "first")
+    items = pd.read_parquet(folder / "items.parquet").assign(correct=[True, False] * 10, prediction="B")
+    items.to_parquet(folder / "items.parquet")
+    run, file = load_run(tmp_path / "run"), tmp_path / "kept.json"
+    write_baseline(run, file)
+    for baseline in (tmp_path / "run", file):
+        flips = compare_run(run, str(baseline)).differences[0].flips
+        assert flips is not None
+        assert (flips.n, flips.correct_to_wrong, flips.wrong_to_correct, flips.wrong_to_wrong) == (20, 0, 0, 0)
+
+
 def test_an_unfinished_run_is_not_compared_without_a_word(tmp_path: Path) -> None:
     """It may hold a candidate's cells of the spec before, beside a reference that was measured anew."""
     run = load_run(write_run(tmp_path, RULES))

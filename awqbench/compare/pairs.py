@@ -54,8 +54,8 @@ class Pairs:
         before, after = self.correct
         other = np.zeros(self.n, dtype=np.bool_)
         if {"prediction_base", "prediction_cand"} <= set(self.items):
-            answers = self.items[["prediction_base", "prediction_cand"]].fillna("")
-            other = np.asarray(answers["prediction_base"] != answers["prediction_cand"], dtype=np.bool_)
+            # A baseline file keeps no answers: another one cannot be told from the same.
+            other = (self.items["prediction_base"] != self.items["prediction_cand"]).fillna(False).to_numpy(np.bool_)
         return Flips(
             n=self.n,
             correct_to_wrong=int((before & ~after).sum()),
