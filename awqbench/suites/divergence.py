@@ -100,10 +100,11 @@ def measure(context: Context) -> Measurement:
 
     A row per window and metric: the window's mean. Percentiles are over positions. An engine that tells its k likeliest
     tokens alone yields `kl-top<k>-lower-bound` in place of both KLs. The divergence suite (not parity) also has
-    `<what>-by-<attribute>` with a row per window and band. Raises NotApplicable for an engine that tells neither.
+    `<what>-by-<attribute>` with a row per window and band. A path on which an engine tells nothing has its ids among
+    the `unmeasured`. Raises NotApplicable for an engine that tells neither.
     """
     assert context.scratch is not None, "divergence needs the reference's log-probabilities"
-    wanted, notes = _served(context, stretches(context))
+    wanted, lacking = _served(context, stretches(context))
     found: dict[Route, list[tuple[Stretch, Positions]]] = {"prefill": [], "decode": []}
     for done, stretch in enumerate(wanted):
         found[stretch.route].append((stretch, _compare(context, stretch)))
@@ -117,7 +118,12 @@ def measure(context: Context) -> Measurement:
             banded, of_bands = _by_band(windows)
             metrics += banded
             rows += of_bands
-    return Measurement(metrics, item_table(rows), notes=notes)
+    unmeasured = {
+        _name(stretch, what): f"the {route} path was not measured: no log-probabilities on it"
+        for route, stretch in lacking.items()
+        for what in (metric.id.rpartition("/")[2] for metric in metrics)
+    }
+    return Measurement(metrics, item_table(rows), unmeasured=unmeasured)
 
 
 def _row(what: str, stretch: Stretch, positions: Positions) -> dict[str, Any]:
@@ -127,13 +133,12 @@ def _row(what: str, stretch: Stretch, positions: Positions) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _served(context: Context, wanted: list[Stretch]) -> tuple[list[Stretch], list[str]]:
-    """The stretches whose path this engine can be measured on, and what must be said of the others."""
-    lacking = [route for route in dict.fromkeys(s.route for s in wanted) if not _serves(context, route)]
+def _served(context: Context, wanted: list[Stretch]) -> tuple[list[Stretch], dict[Route, Stretch]]:
+    """The stretches whose path this engine can be measured on, and one of each of the other paths."""
+    lacking = {stretch.route: stretch for stretch in wanted if not _serves(context, stretch.route)}
     if lacking and len(lacking) == len({s.route for s in wanted}):
         context.require("logprobs")
-    kept = [stretch for stretch in wanted if stretch.route not in lacking]
-    return kept, [f"the {route} path was not measured: no log-probabilities on it" for route in lacking]
+    return [stretch for stretch in wanted if stretch.route not in lacking], lacking
 
 
 def _serves(context: Context, route: Route) -> bool:

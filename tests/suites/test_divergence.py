@@ -28,6 +28,9 @@ class TopEngine:
     def offers(self, capability: str) -> bool:
         return capability in self.capabilities
 
+    def logprobs(self, ids: list[int], start: int, path: Any) -> Iterator[Any]:
+        return self.worker.logprobs(ids, start, path)
+
     def topk_logprobs(self, ids: list[int], start: int, k: int) -> Iterator[TopK]:
         for chunk in self.worker.logprobs(ids, start, "prefill"):
             best = likeliest(chunk, k)
@@ -77,7 +80,17 @@ def test_an_engine_that_tells_its_top_k_yields_a_bound_under_its_own_name(
     assert bound.value == pytest.approx(0, abs=1e-5)
     assert "lower bound" in bound.protocol
     assert 0 < bound.detail["reference_mass_outside"] < 1
-    assert found.notes == ["the decode path was not measured: no log-probabilities on it"]
+    assert found.unmeasured.keys() == {
+        f"divergence/pydoc-topics@8+1/decode/{identity.rpartition('/')[2]}" for identity in ids
+    }
+
+
+def test_a_path_that_an_engine_cannot_tell_is_unmeasured(recorded: tuple[Worker, Path], tiny_llama: Path) -> None:
+    """vLLM's: a limit on `divergence/*/kl`, also while decoding, was judged on whole windows alone and passed."""
+    found = measured(recorded, tiny_llama, SPEC.suites["divergence"], "logprobs")
+    assert {metric.id.split("/")[-2] for metric in found.metrics} == {"prefill"}
+    why = found.unmeasured["divergence/pydoc-topics@8+1/decode/kl"]
+    assert why == "the decode path was not measured: no log-probabilities on it"
 
 
 def test_a_suite_that_an_engine_cannot_serve_is_not_applicable(recorded: tuple[Worker, Path], tiny_llama: Path) -> None:
