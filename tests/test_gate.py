@@ -398,6 +398,17 @@ def test_a_distance_that_is_only_bounded_meets_no_limit() -> None:
     assert found.unjudged == ["server/s: no figure of this engine matches the limit on divergence/*/kl"]
 
 
+def test_a_rule_on_a_candidate_that_its_suite_leaves_out_is_not_dropped_in_silence() -> None:
+    cells = [*accuracy(2, 1000), cell("vllm", "other/b", np.ones(500), SHARE, "t")]
+    for gate in (GateSpec(metric="tasks/*", margin=0.03, candidates=["vllm"]), GateSpec(metric="other/*", margin=0.03)):
+        left_out = cells if gate.candidates else [*accuracy(2, 1000), cell("rtn", "other/b", np.ones(9), SHARE, "t")]
+        found = decide(left_out, GateSpec(metric="tasks/*", margin=0.03), gate)
+        assert (found.overall, exit_code(found)) == ("inconclusive", ExitCode.INCONCLUSIVE)
+        name, suite = ("vllm", "s") if gate.candidates else ("awq", "t")
+        assert found.unjudged == [f"{name}: not measured on {suite} (limit on {gate.metric})"]
+    assert decide(cells, GateSpec(metric="tasks/*", margin=0.03)).overall == "pass"
+
+
 def test_scores_that_are_not_numbers_are_invalid() -> None:
     cells = [
         cell("reference", "perplexity/t", np.ones(20), PPL),

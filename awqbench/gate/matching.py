@@ -88,6 +88,13 @@ def match(gate: GateSpec, cells: Sequence[Cell]) -> Matched:
                 found.invalid.append(f"{name}/{suite}: {missing}: measured for the reference only")
                 found.blocked.add(name)
             found.pairs += [(cell, metric) for metric in own]
+    measured = {cell.result.backend for cell in cells if cell.result.suite in suites}
+    silent = [name for name in names if name not in measured]
+    # Whom a suite leaves out is not judged by it, but a rule that names him, or that would judge nobody, says so.
+    if not gate.optional and (gate.candidates is not None or len(silent) == len(names)):
+        for name in silent:
+            found.unjudged.append(f"{name}: not measured on {', '.join(sorted(suites))} (limit on {gate.metric})")
+            found.blocked.add(name)
     if gate.attribute:
         _keep_sliced(gate, found)
     _keep_directed(gate, found)
