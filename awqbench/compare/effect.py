@@ -11,16 +11,14 @@ from awqbench.compare.cell import Cell, same_items
 from awqbench.compare.pairs import Pairs, pair_items
 from awqbench.errors import InvalidMeasurement
 from awqbench.record.schema import Flips, Metric
-from awqbench.stats.bootstrap import BootstrapBounds
 from awqbench.stats.bounds import Bounds, two_sided_p
 from awqbench.stats.clustered import MeanBounds
 from awqbench.stats.discordant import DiscordantBounds
 from awqbench.stats.inputs import Floats, as_scores, cluster_codes
 from awqbench.stats.mcnemar import mcnemar
-from awqbench.stats.medians import log_ratio_bounds
+from awqbench.stats.medians import MedianBounds, log_ratio_bounds
 from awqbench.stats.paired import mean_bounds
 from awqbench.stats.power import mde
-
 
 @dataclass(frozen=True)
 class Effect:
@@ -156,9 +154,7 @@ def _smallest(bounds: Bounds) -> float | None:
         # Without any flip the rate is not zero but unknown: two in n + 2 is the adjusted interval's guess.
         flips = min(1.0, max((bounds.plus + bounds.minus) / bounds.n, 2 / (bounds.n + 2)))
         return mde(bounds.n, flips=flips, df=bounds.df)
-    if isinstance(bounds, MeanBounds):
-        return mde(1, sd=bounds.se, df=bounds.df) if bounds.se > 0 else None
-    if isinstance(bounds, BootstrapBounds):
-        spread = float(bounds.draws.std()) * bounds.widen
-        return mde(1, sd=spread, df=bounds.df) if spread > 0 else None
+    spread = bounds.t if isinstance(bounds, MedianBounds) else bounds
+    if isinstance(spread, MeanBounds) and spread.se > 0:
+        return mde(1, sd=spread.se, df=spread.df)
     return None

@@ -112,7 +112,7 @@ def study_median(rng: np.random.Generator, runs: int) -> Iterator[Rate]:
 def study_medians(rng: np.random.Generator, runs: int) -> Iterator[Rate]:
     """Times of two backends of one speed, log-normal; gaps of one request drift together. Half as many runs."""
     runs //= 2
-    cases = [(alone(n), alone(n)) for n in (5, 12, 40, 200)] + [(alone(8), alone(60))]
+    cases = [(alone(n), alone(n)) for n in (2, 3, 5, 12, 40, 200)] + [(alone(8), alone(60))]
     cases += [(d, d) for d in (equal(5, 24), equal(10, 24), equal(40, 5), unequal(12, 30))]
     cases += [(equal(5, 24), equal(20, 24))]
     for first, second in cases:

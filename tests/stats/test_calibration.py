@@ -117,9 +117,9 @@ def test_sign_flips(designs: ModuleType, name: str, shape: str) -> None:
     assert sum(sign_flip(row, design.codes, draws=399, seed=i) < 0.05 for i, row in enumerate(rows)) <= MOST
 
 
-@pytest.mark.parametrize("name", ["5 items", "5 requests"])
-def test_ratio_of_medians(designs: ModuleType, name: str) -> None:
-    design = designs.alone(5) if name == "5 items" else designs.equal(5, 24)
+@pytest.mark.parametrize("make", [*(lambda d, n=n: d.alone(n) for n in (2, 3, 5)), lambda d: d.equal(5, 24)])
+def test_ratio_of_medians(designs: ModuleType, make: Make) -> None:
+    design = make(designs)
     a, b = np.exp(0.2 * designs.scores(np.random.default_rng(7), design, 2 * RUNS, "normal")).reshape(2, RUNS, -1)
     codes = design.codes
     bounds = [
@@ -127,6 +127,7 @@ def test_ratio_of_medians(designs: ModuleType, name: str) -> None:
         for i, (x, y) in enumerate(zip(a, b, strict=True))
     ]
     assert alarms(bounds) <= MOST
+    assert sum(b.upper(0.05) < 0 for b in bounds) <= MOST
 
 
 @pytest.mark.parametrize("make", [lambda d: d.alone(3), lambda d: d.alone(5), lambda d: d.equal(5, 24)])
