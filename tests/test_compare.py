@@ -248,6 +248,18 @@ def test_groups_of_a_log_ratio_are_relative() -> None:
     assert law.did == pytest.approx(1.2 / 1.1 - 1, abs=0.01)
 
 
+def test_a_group_whose_perplexity_no_float_holds_does_not_end_the_comparison() -> None:
+    """Per word, of documents without spaces among others: the exponential ended in an OverflowError."""
+    rng = np.random.default_rng(0)
+    spaceless = np.arange(40) % 8 == 0
+    scores = np.where(spaceless, 3000 + 300 * rng.random(40), 4.0 + rng.random(40))
+    columns = {"group_language": np.where(spaceless, "Chinese", "English"), "cluster": np.arange(40).astype(str)}
+    worse = scores + np.where(spaceless, 400 * rng.random(40), 0.1 * rng.random(40))
+    found = table(cell("reference", PPL, scores, **columns), cell("awq", PPL, worse, **columns))
+    assert {group.group for group in found.groups} == {"Chinese", "English"}
+    assert all(math.isfinite(group.ci_high) for group in found.groups if group.ci_high is not None)
+
+
 def test_adjusted_p_leaves_the_noise_floor_out() -> None:
     before = np.ones(100)
     cells = [answers("reference", before), answers("again", before)]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from awqbench.compare.bias import bias_flips
 from awqbench.compare.cell import Cell
-from awqbench.compare.effect import Effect, measure_effect
+from awqbench.compare.effect import Effect, measure_effect, relative_change
 from awqbench.compare.noise import Floor, Reruns
 from awqbench.errors import InvalidMeasurement
 from awqbench.record.schema import Difference, Metric
@@ -100,4 +98,4 @@ def _delta(value: float, effect: Effect, metric: Metric) -> float | None:
 
 
 def _shown(value: float | None, effect: Effect) -> float | None:
-    return value if value is None or not effect.logarithmic else math.expm1(min(value, 700.0))
+    return value if value is None or not effect.logarithmic else relative_change(value)

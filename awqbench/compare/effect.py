@@ -20,6 +20,9 @@ from awqbench.stats.medians import MedianBounds, log_ratio_bounds
 from awqbench.stats.paired import mean_bounds
 from awqbench.stats.power import mde
 
+_FARTHEST = 700.0  # the exponential of more is no float: a word of a text without spaces costs thousands of nats
+
+
 @dataclass(frozen=True)
 class Effect:
     """sign * (candidate - baseline); a difference of logarithms where `logarithmic`.
@@ -145,7 +148,12 @@ def is_binary(pairs: Pairs, metric: Metric) -> bool:
 def mean_value(scores: Floats, logarithmic: bool) -> float:
     """The figure that people know of a side's scores: their mean, or its exponential for logarithms."""
     mean = float(scores.mean())
-    return math.exp(mean) if logarithmic else mean
+    return math.exp(min(mean, _FARTHEST)) if logarithmic else mean
+
+
+def relative_change(logarithm: float) -> float:
+    """A difference of logarithms as people read it: 0.05 is 5 % more. Ends where floats do."""
+    return math.expm1(min(logarithm, _FARTHEST))
 
 
 def _smallest(bounds: Bounds) -> float | None:

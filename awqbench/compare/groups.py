@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from awqbench.compare.bias import bias_flips
 from awqbench.compare.cell import Cell
-from awqbench.compare.effect import is_binary
+from awqbench.compare.effect import is_binary, mean_value, relative_change
 from awqbench.compare.noise import Reruns
 from awqbench.compare.pairs import Pairs, group_items, pair_items
 from awqbench.errors import InvalidMeasurement
@@ -70,7 +68,7 @@ def _with_noise(row: GroupDifference, baseline: Cell, metric: Metric, pairs: Pai
         return row
     applies, member, change = group_masks(pairs, row.attribute, row.group)
     did = float(change[member].mean() - change[applies & ~member].mean())
-    show = math.expm1 if metric.pairing == "log-ratio" else float
+    show = relative_change if metric.pairing == "log-ratio" else float
     update = {"noise": show(floor.delta), "noise_reach": show(floor.reach), "within_noise": floor.holds(did)}
     return row.model_copy(update=update)
 
@@ -85,13 +83,10 @@ def _row(
     logarithmic = metric.pairing == "log-ratio"
 
     def shown(value: float) -> float:
-        return math.expm1(value) if logarithmic else value
+        return relative_change(value) if logarithmic else value
 
     def level(scores: Floats | None) -> float | None:
-        if scores is None:
-            return None
-        mean = float(scores[member].mean())
-        return math.exp(mean) if logarithmic else mean
+        return None if scores is None else mean_value(scores[member], logarithmic)
 
     delta, rest_delta = float(change[member].mean()), float(change[rest].mean())
     row = GroupDifference(

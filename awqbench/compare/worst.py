@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from awqbench.compare.cell import Cell
-from awqbench.compare.effect import is_binary
+from awqbench.compare.effect import is_binary, relative_change
 from awqbench.compare.pairs import Pairs
 from awqbench.errors import InvalidMeasurement
 from awqbench.record.schema import Metric, WorstGroup
@@ -30,7 +28,7 @@ def worst_groups(
         return []
     loss = pairs.change(-1.0 if metric.higher_is_better and metric.pairing != "to-reference" else 1.0)
     relative = metric.pairing == "log-ratio"
-    shown = math.expm1 if relative else float
+    shown = relative_change if relative else float
     rows = []
     for attribute in pairs.attributes():
         names = pairs.groups(attribute)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
@@ -99,8 +100,9 @@ def _evaluate(lm: Any, tasks: dict[str, Task], chosen: dict[str, Sequence[int]],
 
 
 def _guard(name: str, task: Task, unmeasured: dict[str, str]) -> None:
-    """Have a task's own reading of its answers fail alone, and read nothing where the task was not asked."""
-    apply_filters, process_results = task.apply_filters, task.process_results
+    """Have a task's own reading of its answers fail alone, and read nothing where the task was not asked; and its
+    figure of all answers: a perplexity per word that no float holds, where words are not divided by spaces."""
+    apply_filters, process_results, aggregation = task.apply_filters, task.process_results, task.aggregation
 
     def tried(read: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -119,6 +121,7 @@ def _guard(name: str, task: Task, unmeasured: dict[str, str]) -> None:
 
     task.apply_filters = filtered
     task.process_results = lambda doc, results: tried(process_results, doc, results) or {}
+    task.aggregation = lambda: {metric: partial(tried, function) for metric, function in aggregation().items()}
 
 
 def _prompting(task: Task, suite: TasksSpec) -> str:

@@ -138,6 +138,13 @@ def test_rolling_agrees_with_hflm(make_context: MakeContext, folder: Path, tiny_
     assert perplexity.detail["lm_eval"] == pytest.approx(weighted, rel=1e-4)
 
 
+def test_a_perplexity_beyond_all_numbers_costs_its_task(make_context: MakeContext, folder: Path) -> None:
+    (folder / "rolling.yaml").write_text(ROLLING.replace("q * 200", "'日' * 200"))
+    measured = measure(make_context("tasks", tasks=["tiny_rolling", "tiny_choice"], include_path=str(folder)))
+    assert "OverflowError" in measured.unmeasured["tasks/tiny_rolling/word_perplexity@document"]
+    assert {metric.id.split("/")[1] for metric in measured.metrics} == {"tiny_choice"}
+
+
 def test_generation_agrees_with_hflm(make_context: MakeContext, folder: Path, tiny_llama: Path) -> None:
     measured = measure(make_context("tasks", tasks=["tiny_generate"], include_path=str(folder)))
     theirs = hflm_samples(tiny_llama, folder, "tiny_generate", 2048)
