@@ -57,9 +57,12 @@ def companions(task: Task, samples: list[Sample], lm: WorkerLM) -> Mapping[str, 
     """Readings of further values by metric name, after each sample was given its value under that name.
 
     `prob` for multiple choice, where every sample has a right answer; `generated-tokens`, `cut-short` and `empty` for
-    generated text.
+    generated text. A task none of whose metrics is the better the higher, as of stereotypes, names a choice as its
+    target that is not right.
     """
-    if task.OUTPUT_TYPE == "multiple_choice" and "prob" not in samples[0]["metrics"]:
+    better = task.higher_is_better()
+    graded = any(better.get(metric) or metric == "brier_score" for metric in samples[0]["metrics"])
+    if task.OUTPUT_TYPE == "multiple_choice" and graded and "prob" not in samples[0]["metrics"]:
         gold = [gold_places(task, sample) for sample in samples]
         if not all(gold):
             return {}

@@ -77,7 +77,9 @@ def task_measures(
                 | (dict(columns[sample["doc_id"]]) if columns else {})
                 for sample in samples
             ]
-            if reading.graded and reading.unit == "share" and all(item["score"] in (0.0, 1.0) for item in items):
+            # A share that should be low (of stereotypes) counts no right answers.
+            graded = reading.graded and reading.unit == "share" and reading.higher_is_better is not False
+            if graded and all(item["score"] in (0.0, 1.0) for item in items):
                 items = [{**item, "correct": item["score"] == 1.0} for item in items]
             metrics.append(
                 mean_metric(

@@ -286,6 +286,16 @@ def test_probability_and_margin_by_hand(make_context: MakeContext, folder: Path)
     assert found["prob"].correct.isna().all()
 
 
+def test_a_share_that_should_be_low_counts_no_right_answers(make_context: MakeContext, folder: Path) -> None:
+    """lm-eval's crows_pairs: its target is the stereotyped sentence, whose probability is no score."""
+    low = CHOICE.partition("metric_list")[0] + "metric_list:\n  - {metric: acc, higher_is_better: false}\n"
+    (folder / "choice.yaml").write_text(low)
+    measured = measure(make_context("tasks", tasks=["tiny_choice"], include_path=str(folder)))
+    (metric,) = measured.metrics
+    assert (metric.id, metric.higher_is_better) == ("tasks/tiny_choice/acc", False)
+    assert measured.items.correct.isna().all()
+
+
 def test_share_and_limit_take_leading_items(make_context: MakeContext, folder: Path) -> None:
     limited = measure(make_context("tasks", tasks=["tiny_choice"], include_path=str(folder), limit=3))
     shared = measure(make_context("tasks", share=0.5, tasks=["tiny_choice"], include_path=str(folder)))
