@@ -112,7 +112,7 @@ class _Attributing:
             seed=self.request["seed"],
             estimating=stages[0],
             confirming=stages[1],
-            explained=summed / total.value if total.value else float("nan"),
+            explained=summed / total.value if total.value else None,
             remainder=remainder,
             scaled_groups=found.scaled,
             linears=tables["linear"],

@@ -34,8 +34,9 @@ def print_attribution(found: Attribution) -> None:
         if stage.group_units is not None:
             units += f", {stage.group_units} of the group"
         console.print(Text(f"{measure}, {name}: {amount(stage.damage)} {unit} ({units})"), soft_wrap=True)
-    console.print(Text(f"the estimates sum to {found.explained:.1%} of it; with everything put back "
-                       f"{fmt.significant(found.remainder.value, 2)} is left"), soft_wrap=True)  # fmt: skip
+    summed = "" if found.explained is None else f"the estimates sum to {found.explained:.1%} of it; "
+    left = f"with everything put back {fmt.significant(found.remainder.value, 2)} is left"
+    console.print(Text(summed + left), soft_wrap=True)
     rows = {"linear": found.linears, "block": found.blocks, "kind": found.kinds}[found.by]
     console.print(_table(found.by, rows, unit))
     if len(rows) > MOST:

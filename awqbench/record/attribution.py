@@ -80,7 +80,9 @@ class Attribution(Model):
     seed: int
     estimating: Stage
     confirming: Stage
-    explained: float = Field(description="sum of all estimates over the damage of the same units: 1 is complete")
+    explained: float | None = Field(
+        description="sum of all estimates over the damage of the same units: 1 is complete; None: no damage at all"
+    )
     remainder: Amount = Field(description="damage with everything put back, on the held-out units")
     scaled_groups: int = Field(description="groups of linears whose AWQ scale was undone")
     linears: list[Entry]

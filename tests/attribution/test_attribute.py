@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -26,6 +28,7 @@ from awqbench.cli import app
 from awqbench.errors import InvalidMeasurement, UserError
 from awqbench.quantization.rounding import fake_quantize
 from awqbench.record.attribution import Attribution, Entry
+from awqbench.record.files import write_model
 from awqbench.record.reader import read_record
 from awqbench.sources.tiny import make_tiny
 
@@ -190,6 +193,24 @@ def test_a_set_without_a_named_group_names_the_one_that_suffers(model: Path, che
     assert any("is the group that the estimating half shows most harm to" in note for note in found.notes)
     assert found.estimating.group_units == found.estimating.units / 2
     assert found.explained == pytest.approx(1, abs=0.05)
+
+
+def test_weights_that_differ_and_damage_nothing_leave_a_record_that_can_be_read(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NaN was written as null, and the run around the record could not be read any more."""
+    weights = load_file(model / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"][:, 0] = 0  # nobody reads the first of what up_proj makes
+    for name, change in (("reference", 0), ("other", 1)):
+        shutil.copytree(model, tmp_path / name)
+        weights["model.layers.0.mlp.up_proj.weight"][0] += change
+        save_file(weights, tmp_path / name / "model.safetensors", {"format": "pt"})
+    found = attributed(tmp_path / "other", tmp_path / "reference", WINDOWS)
+    assert (found.estimating.damage.value, found.explained) == (0, None)
+    write_model(tmp_path / "record.json", found)
+    assert read_record(tmp_path / "record.json", Attribution) == found
+    print_attribution(found)
+    assert "nan" not in capsys.readouterr().out.casefold()
 
 
 def test_printed(found: Attribution, capsys: pytest.CaptureFixture[str]) -> None:
