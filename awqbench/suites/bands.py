@@ -80,8 +80,8 @@ def band_rows(
 def band_table(attribute: str, windows: list[tuple[str, Labels, Mapping[str, Floats]]]) -> list[dict[str, Any]]:
     """For each band its positions, their share, and of each figure the mean over windows of the window's mean.
 
-    `windows` are (cluster, labels, {figure: values}). The first figure also gets a 95 % interval over the windows that
-    have the band.
+    `windows` are (cluster, labels, {figure: values}). The first figure, a distance, also gets a 95 % interval over the
+    windows that have the band, which ends where distances do.
     """
     total = sum(len(labels) for _, labels, _ in windows)
     table = []
@@ -93,6 +93,8 @@ def band_table(attribute: str, windows: list[tuple[str, Labels, Mapping[str, Flo
             means = np.array([values[figure][there].mean() for _, there, values in within])
             row[figure] = float(means.mean())
             if place == 0:
-                row["low"], row["high"] = cluster_interval(means, [cluster for cluster, *_ in within])
+                low, high = cluster_interval(means, [cluster for cluster, *_ in within])
+                row["low"] = None if low is None else max(low, 0.0)
+                row["high"] = min(high, 1.0) if high is not None and figure == "top1-disagreement" else high
         table.append(row)
     return table

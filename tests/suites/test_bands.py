@@ -56,4 +56,6 @@ def test_rows_and_table_of_two_windows() -> None:
     # One window has no interval; means are those of windows, so that each counts alike.
     assert frequent == {"band": "frequent", "tokens": 1, "share": 1 / 6, "kl": 0.1, "low": None, "high": None}
     assert (rare["tokens"], rare["kl"]) == (5, pytest.approx(0.4))
-    assert rare["low"] < rare["kl"] < rare["high"]
+    assert rare["low"] == 0 < rare["kl"] < rare["high"]  # t with one degree of freedom reaches below
+    windows = [("w0", first, {"top1-disagreement": kl[0]}), ("w1", second, {"top1-disagreement": kl[1]})]
+    assert band_table("frequency", windows)[1]["high"] == 1
