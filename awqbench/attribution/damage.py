@@ -39,9 +39,9 @@ class Divergence:
 
     unit, distance = "nats per token", True
 
-    def __init__(self, windows: Sequence[Sequence[int]], scratch: Path) -> None:
+    def __init__(self, windows: Sequence[Sequence[int]], scratch: Path, clusters: Sequence[str] | None = None) -> None:
         self.windows, self.scratch = windows, scratch
-        self.clusters = [f"window-{index:05d}" for index in range(len(windows))]
+        self.clusters = list(clusters or (f"window-{index:05d}" for index in range(len(windows))))
         self.tokens = [len(ids) for ids in windows]
 
     def record(self, reference: nn.Module, index: int) -> None:

@@ -18,11 +18,13 @@ from awqbench.attribution.recovery import Sample
 from awqbench.errors import InvalidMeasurement, UserError, unknown_choice
 from awqbench.quantization.calibrate import cut_windows
 from awqbench.sources.texts import resolve_text
+from awqbench.stats.batches import batches
 from awqbench.suites.fairness import crossed
 from awqbench.suites.fairness_sets import FairnessItem, choose, load_set
 from awqbench.suites.fairness_sets.base import Per
 from awqbench.suites.likelihood import encode, encode_pair
 from awqbench.suites.slices import AND
+from awqbench.suites.windows import APART
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,13 +81,23 @@ def text_units(
     if len(ids) < 2 * LEAST * window:
         raise UserError(f"the text {text} has {len(ids)} tokens, fewer than {2 * LEAST} windows of {window}")
     cut = cut_windows(ids, 2 * windows, window).ids.tolist()
+    halves = list(range(0, len(cut), 2)), list(range(1, len(cut), 2))
     about = {"name": "kl", "text": found.label, "sha256": found.sha256, "window": window}
     return Units(
-        Divergence(cut, scratch),
-        list(range(0, len(cut), 2)),
-        list(range(1, len(cut), 2)),
+        Divergence(cut, scratch, _clusters(halves, len(ids) // len(cut), window)),
+        *halves,
         {**about, "unit": Divergence.unit},
     )
+
+
+def _clusters(halves: Sequence[Sequence[int]], apart: int, window: int) -> list[str]:
+    """Each window's cluster among those of its half, which begin `apart` tokens after those of the other half: KL
+    hangs together over thousands of tokens, as in the divergence suite."""
+    near: dict[int, str] = {}
+    for half in halves:
+        codes = range(len(half)) if 2 * apart - window >= APART else batches(len(half)).tolist()
+        near |= {place: f"windows-{half[0]}-{code:05d}" for place, code in zip(half, codes, strict=True)}
+    return [near[place] for place in sorted(near)]
 
 
 def item_units(

@@ -27,6 +27,17 @@ def test_windows_take_turns_and_share_no_token(tmp_path: Path) -> None:
     assert units.about["text"].startswith("text-")
 
 
+@pytest.mark.parametrize(("windows", "clusters"), [(8, 8), (40, 6)])
+def test_windows_near_each_other_are_no_independent_draws(tmp_path: Path, windows: int, clusters: int) -> None:
+    """40 of a half lie 2,500 tokens from each other, where KL still hangs together."""
+    text = tmp_path / "text.txt"
+    text.write_text("0123456789" * 10_000)
+    units = text_units(TOKENIZER, str(text), 64, windows, 2048, tmp_path)
+    for half in (units.estimating, units.confirming):
+        own = [units.damage.clusters[unit] for unit in half]
+        assert (len(half), len(set(own)), own) == (windows, clusters, sorted(own))
+
+
 def test_clusters_are_never_parted_and_groups_are_in_both_halves() -> None:
     units = counterfactual(attribute="gender", group="female")
     clusters = [{units.damage.clusters[unit] for unit in half} for half in (units.estimating, units.confirming)]
