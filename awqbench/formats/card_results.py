@@ -69,6 +69,7 @@ def results_markdown(run: Run, backend: str) -> str:
     if verdict is not None:
         lines.insert(1, _VERDICTS[verdict])
     missing = [f"{cell.suite} ({cell.status}: {cell.reason})" for cell in cells if cell.status != "ok"]
+    missing += [f"{cell.suite} ({why})" for cell in cells for why in dict.fromkeys(cell.unmeasured.values())]
     if missing:
         lines.append(f"Not measured: {'; '.join(missing)}.")
     return "\n\n".join(lines)

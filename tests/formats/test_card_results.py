@@ -36,7 +36,9 @@ def run(tmp_path):
         candidate_value=22.0, delta=0.1, delta_unit="relative", ci_low=0.05, ci_high=0.15, n=8,
     )  # fmt: skip
     cells = [
-        cell("awq", "candidate", [metric(22.0, ci_low=21.0, ci_high=23.0)]),
+        cell(
+            "awq", "candidate", [metric(22.0, ci_low=21.0, ci_high=23.0)], unmeasured={"a": "too long", "b": "too long"}
+        ),
         cell("awq", "candidate", [], suite="tasks", status="failed", reason="it crashed"),
         cell("reference", "reference", [metric(20.0)]),
     ]
@@ -52,7 +54,7 @@ def test_figures_stand_with_their_intervals_and_the_reference(run):
     assert f"| `{PERPLEXITY}` | 22.00 | 21.00 to 23.00 | 8 | 20.00 | +10.0 % | +5.00 to +15.0 % |" in (
         text.replace("\N{NO-BREAK SPACE}", " ")
     )
-    assert "Not measured: tasks (failed: it crashed)." in text
+    assert "Not measured: tasks (failed: it crashed); perplexity (too long)." in text
 
 
 def test_a_control_is_not_taken_for_the_reference(run):
