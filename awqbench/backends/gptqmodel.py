@@ -9,6 +9,7 @@ import torch
 
 from awqbench.backends.linears import count_linears
 from awqbench.backends.pretrained import load_pretrained
+from awqbench.backends.tokenizer_files import with_tokenizer
 from awqbench.backends.torch_engine import TorchEngine
 from awqbench.backends.transformers_config import quantization_of
 from awqbench.errors import BackendUnavailable, NotApplicable, UserError, first_line, unknown_choice
@@ -40,13 +41,14 @@ class GptqModelBackend(TorchEngine):
         if asked not in kernels:
             raise unknown_choice("option kernel", asked, kernels)
         try:
-            loaded = GPTQModel.load(
-                options["weights"],
-                device=str(self.device),
-                backend=kernels[asked],
-                dtype=dtype,
-                trust_remote_code=options.get("trust_remote_code", False),
-            )
+            with with_tokenizer(options["weights"], options.get("model_dir", "")) as folder:
+                loaded = GPTQModel.load(
+                    folder,
+                    device=str(self.device),
+                    backend=kernels[asked],
+                    dtype=dtype,
+                    trust_remote_code=options.get("trust_remote_code", False),
+                )
         except (NotImplementedError, ValueError) as error:
             raise UserError(f"GPTQModel cannot load {options['weights']}: {first_line(error)}") from error
         if method == "gptq" and found.get("sym") is False and self.device.type == "cpu":

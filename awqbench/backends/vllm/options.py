@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from awqbench.backends.settings import flag, table, whole
+from awqbench.backends.tokenizer_files import has_tokenizer
 from awqbench.backends.transformers_config import positions, quantization_of
 from awqbench.cores import usable_cores
 from awqbench.errors import NotApplicable, UserError
@@ -15,8 +16,6 @@ from awqbench.errors import NotApplicable, UserError
 FOUR_BIT_DTYPES = ("bfloat16", "float16")
 # Tokens of a sequence where the spec asks for none: what suites use, and a cache that fits beside most models.
 POSITIONS = 4096
-# Files of which a folder with a tokenizer has one.
-_TOKENIZERS = ("tokenizer.*", "tokenizer_config.json", "vocab.*", "*.tiktoken", "spiece.model")
 # GiB of cache on a CPU, where vLLM's own default is a share of all the machine's memory.
 CPU_CACHE_GIB = 2
 
@@ -74,7 +73,7 @@ def engine_arguments(options: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
         "disable_log_stats": True,
         "seed": 0,
     }
-    if not _has_tokenizer(options["weights"]) and options.get("model_dir"):
+    if options.get("model_dir") and not has_tokenizer(options["weights"]):
         arguments["tokenizer"] = options["model_dir"]
     if "gpu_memory" in settings:
         arguments["gpu_memory_utilization"] = _share(settings["gpu_memory"])
@@ -83,11 +82,6 @@ def engine_arguments(options: Mapping[str, Any], *, on_cpu: bool) -> dict[str, A
     if settings.get("quantization") and not options.get("unquantized"):
         arguments["quantization"] = str(settings["quantization"])
     return {**arguments, **table(settings, "engine_args")}
-
-
-def _has_tokenizer(folder: str) -> bool:
-    """vLLM loads one, and quantizers leave it out now and then."""
-    return any(file for pattern in _TOKENIZERS for file in Path(folder).glob(pattern))
 
 
 def _share(value: object) -> float:
