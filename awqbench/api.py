@@ -167,7 +167,8 @@ def _describe(model: ResolvedModel, digest: str, spec: RunSpec) -> dict[str, Any
 
 
 def _drop_unplanned(plan: Plan, directory: RunDirectory) -> None:
-    """Cells of an earlier spec that this one no longer asks for would appear in its report: they go."""
+    """Cells of an earlier spec that this one no longer asks for would appear in its report: they go, and what its jobs
+    left for each other, which nobody reads any more."""
     planned = {(job.backend, job.suite) for job in plan.jobs if job.kind == "cell"}
     for cell in directory.cells.glob("*/*"):
         if (cell.parent.name, cell.name) not in planned:
@@ -175,6 +176,7 @@ def _drop_unplanned(plan: Plan, directory: RunDirectory) -> None:
     for cell in directory.parity.glob("*"):
         if (cell.name, PARITY) not in planned:
             shutil.rmtree(cell)
+    directory.drop_scratch({job.key for job in plan.jobs})
     _drop_attributions(plan, directory)
 
 

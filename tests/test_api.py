@@ -9,11 +9,13 @@ import pytest
 
 from awqbench import api
 from awqbench.fingerprint import model_hash
+from awqbench.plan import make_plan
 from awqbench.record.attribution import Amount, Attribution, Stage
 from awqbench.record.files import write_model
 from awqbench.record.layout import CONCLUSIONS, RunDirectory
 from awqbench.record.reader import load_run
 from awqbench.report.render import OUTPUTS
+from awqbench.sources.models import resolve_model
 from awqbench.spec import parse_spec
 
 SPEC: dict[str, Any] = {
@@ -49,6 +51,29 @@ def test_what_an_earlier_run_concluded_does_not_lie_there_while_it_is_measured_a
 def test_conclusions_are_what_is_written(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     assert {run.comparison.name, run.verdict.name, *OUTPUTS} == set(CONCLUSIONS)
+
+
+def test_what_jobs_of_an_earlier_spec_left_goes(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gigabytes of log-probabilities each time, where a cell fails and the spec is changed to mend it."""
+    monkeypatch.setattr(api, "execute", lambda *_: None)  # all jobs stay undone
+    monkeypatch.setattr(api, "rescore", load_run)
+    run = RunDirectory(tmp_path / "run")
+    backends = {**SPEC["backends"], "again": {"kind": "transformers"}}
+    suites = {"divergence": {"text": "pydoc-topics"}}
+    spec = parse_spec({**SPEC, "backends": backends, "suites": suites, "model": {"source": str(tiny_llama)}})
+    plan = make_plan(spec, resolve_model(str(tiny_llama)), model_hash(tiny_llama))
+    own = run.scratch(plan.job("logprobs/divergence").key)
+    api.run(spec, run.root)
+    for folder in (own, run.scratch("another")):
+        folder.mkdir(parents=True)
+        (folder / "prefill-00000.f32").write_text("")
+    api.run(spec, run.root)
+    assert list(own.parent.iterdir()) == [own]
+    assert (own / "prefill-00000.f32").exists()
+    run.drop_scratch()
+    assert not own.parent.exists()
 
 
 def test_of_an_earlier_checkpoint_nothing_is_shown(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,9 +89,14 @@ class RunDirectory:
         for name in CONCLUSIONS:
             (self.root / name).unlink(missing_ok=True)
 
-    def drop_scratch(self) -> None:
-        """Remove what only unfinished jobs would have read."""
-        shutil.rmtree(self.root / "scratch", ignore_errors=True)
+    def drop_scratch(self, kept: Collection[str] = ()) -> None:
+        """Remove what only unfinished jobs would have read, but for what jobs with these keys left."""
+        names = {self.scratch(key).name for key in kept}
+        for left in (self.root / "scratch").glob("*"):
+            if left.name not in names:
+                shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (self.root / "scratch").rmdir()
 
     def unfinished(self, name: str) -> Path:
         """A folder to write a result in before it is renamed into place."""
