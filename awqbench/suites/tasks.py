@@ -48,7 +48,8 @@ def measure(context: Context) -> Measurement:
         lm = WorkerLM(context.worker, context.tokenizer, context.progress, ends, context.asked_whole)
         chosen = {name: context.chosen(len(task.eval_docs), suite.limit) for name, task in tasks.items()}
         results = _evaluate(lm, tasks, chosen, suite)
-    if len(lm.unmeasured) == len(tasks):
+    # A task that does not name its questions may be any of them.
+    if len(lm.unmeasured) == len(tasks) or lm.unmeasured.keys() - tasks.keys():
         raise InvalidMeasurement("; ".join(f"{name}: {reason}" for name, reason in lm.unmeasured.items()))
     metrics: list[Metric] = []
     rows: list[dict[str, Any]] = []

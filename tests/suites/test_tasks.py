@@ -239,6 +239,25 @@ def test_a_task_that_cannot_be_measured_costs_itself_alone(
         measure(only)
 
 
+def test_a_question_that_cannot_be_asked_and_names_no_task_costs_them_all(
+    make_context: MakeContext, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it would be answered with must not be taken for an answer."""
+    from awqbench.suites.lm import WorkerLM
+
+    asked = WorkerLM._asked
+
+    def nameless(self: Any, requests: Any, check: Any) -> list[int]:
+        requests[0].task_name = None
+        return asked(self, requests, check)
+
+    monkeypatch.setattr(WorkerLM, "_asked", nameless)
+    context = make_context("tasks", tasks=["tiny_choice", "tiny_generate"], include_path=str(folder), limit=1)
+    context.worker.description["max_positions"] = 4
+    with pytest.raises(InvalidMeasurement, match=r"^None: "):
+        measure(replace(context, role="reference"))
+
+
 def test_length_of_generated_answers(make_context: MakeContext, folder: Path) -> None:
     """The tiny model never ends by itself; a stop text of two tokens ends an answer where it begins."""
     keys: dict[str, Any] = {"tasks": ["tiny_generate"], "include_path": str(folder)}
