@@ -430,6 +430,16 @@ def test_an_earlier_run_of_the_same_candidate_is_a_baseline() -> None:
         decide(now, gate, baseline_cells=accuracy(50, 500))
 
 
+def test_an_earlier_run_whose_candidate_failed_is_held_by_its_own_reference() -> None:
+    """It was held against today's reference, and nothing said so."""
+    now = accuracy(30, 1000)
+    before = cell("reference", "tasks/a", np.r_[np.zeros(30), np.ones(970)], SHARE)
+    failed = Cell(now[1].result.model_copy(update={"status": "failed", "metrics": []}), item_table([]))
+    (rule,) = decide(now, GateSpec(metric="tasks/*", margin=0.03), baseline_cells=[failed, before]).rules
+    assert (rule.estimate, rule.verdict) == (0, "pass")
+    assert "reference in the baseline" in rule.reason
+
+
 def test_what_was_measured_earlier_is_named_as_such() -> None:
     earlier, now = accuracy(0, 1000), accuracy(100, 1000)
     (rule,) = decide(now, GateSpec(metric="*", margin=0.02), baseline_cells=earlier).rules

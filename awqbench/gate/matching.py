@@ -115,8 +115,10 @@ def baseline_for(
     suite = cell.result.suite
     if earlier is not None:
         same = find(earlier, cell.result.backend, suite)
-        theirs = same or next((c for c in earlier if (c.result.suite, c.result.role) == (suite, "reference")), None)
-        if theirs is not None and theirs.ok and metric.id not in theirs.result.unmeasured:
+        references = [c for c in earlier if (c.result.suite, c.result.role) == (suite, "reference")]
+        measured = [c for c in (same, *references) if c and c.ok and metric.id not in c.result.unmeasured]
+        if measured:
+            theirs = measured[0]
             _check_same_items(theirs, cell, metric)
             # Under a name of its own: this run's noise floor, found by the baseline's name, knows nothing of it.
             return theirs.called(f"{theirs.result.backend} in the baseline")
