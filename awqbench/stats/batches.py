@@ -17,7 +17,7 @@ def batches(n: int) -> Codes:
     independent where runs are long, and `clustered_mean` with batches as clusters is Student's t of these means. That
     many give t the degrees of freedom at which error and width were found in balance. Assumes one level and one spread
     along the text, and that correlations end within a few batches. With few items they do not: docs/statistics.md has
-    error rates for 8 to 64 items with correlations of 0, 0.3 and 0.5.
+    error rates for 4 to 64 items with correlations of 0, 0.3 and 0.5.
     Source: Conway, Management Science 10 (1963), for batch means; Ibragimov & Mueller, J. Bus. Econ. Stat. 28 (2010),
     for t of few group means; Lazarus, Lewis, Stock & Watson, J. Bus. Econ. Stat. 36 (2018), for 0.4 n^(2/3).
     """

@@ -18,7 +18,7 @@ FAMILY = 0.01  # chance that any of all counts leaves its limits although every 
 KNOWN = {
     "flips": r"^(5|10) clusters .*70 % of flips shared.*loss 5|100 % of flips shared",
     "means": r"^log-normal|^exponential, (20 items|5 clusters|10 clusters|40 clusters of 1)",
-    "batches": r"^8 windows.* 0\.5$",
+    "batches": r"^(4|8) windows.* 0\.5$",
     "documents": r" 20 documents",
     "bootstrap": r"^log-normal|^exponential, 20 items|10 clusters",
     "sign flip": r"^exponential",

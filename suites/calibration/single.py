@@ -62,7 +62,7 @@ def study_means(rng: np.random.Generator, runs: int) -> Iterator[Rate]:
 
 def study_batches(rng: np.random.Generator, runs: int) -> Iterator[Rate]:
     """Cluster-robust t over batches of neighbouring windows of one text, and what windows as clusters would give."""
-    for n, rho in [(n, rho) for n in (8, 16, 32, 64) for rho in (0.0, 0.3, 0.5)]:
+    for n, rho in [(n, rho) for n in (8, 16, 32, 64, 4) for rho in (0.0, 0.3, 0.5)]:
         values, scenario = autoregressive(rng, runs, n, rho), f"{n} windows, neighbours correlate by {rho:g}"
         found = [clustered_mean(row, batches(n)) for row in values]
         yield from both_tails("batches", scenario, *tails(found, 0))
