@@ -38,7 +38,8 @@ def palette(names: list[str], neutral: str | None = None) -> tuple[alt.Scale, al
     """
     others = [name for name in names if name != neutral]
     colours = {name: SERIES[i % len(SERIES)] for i, name in enumerate(others)}
-    shapes = {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(others)}
+    # A seventh has the first's colour and must not have its shape as well.
+    shapes = {name: SHAPES[(i + i // len(SERIES)) % len(SHAPES)] for i, name in enumerate(others)}
     return (
         alt.Scale(domain=names, range=[colours.get(name, MUTED) for name in names]),
         alt.Scale(domain=names, range=[shapes.get(name, "stroke") for name in names]),

@@ -76,6 +76,13 @@ def test_text_from_outside_stays_text() -> None:
     assert "<script>alert(1)</script>" in _texts(svg)
 
 
+def test_no_two_series_look_alike() -> None:
+    """The preset of all engines has seven: its control was drawn as its first candidate."""
+    names = [f"engine {i}" for i in range(12)]
+    colours, shapes = palette(names)
+    assert len(set(zip(colours["range"], shapes["range"], strict=True))) == len(names)
+
+
 def test_a_candidate_keeps_its_colour_beside_the_reference() -> None:
     alone, _ = palette(["awq", "rtn"])
     beside, shapes = palette(["reference", "awq", "rtn"], "reference")
