@@ -67,7 +67,8 @@ def main() -> None:
         if error.filename is None and error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
             traceback.print_exc()
             sys.exit(BUG)
-        _fail(f"{error.strerror}: {error.filename or 'while writing a result'}", ExitCode.USER_ERROR)
+        # Of a rename the second name is the one that was asked for, the first a temporary one.
+        _fail(f"{error.strerror}: {error.filename2 or error.filename or 'while writing a result'}", ExitCode.USER_ERROR)
     except Exception as error:
         show = getattr(error, "show", None)  # what typer raises for a wrong option knows how to print itself
         if show is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from awqbench.cli import _summary, app
+from awqbench.cli import _summary, app, main
 from awqbench.errors import UserError
 from awqbench.record.reader import Cell, Run
 from awqbench.record.schema import CellResult, Manifest, Metric, RuleResult, Verdict
@@ -63,6 +64,22 @@ def test_a_gate_without_rules_is_refused_before_anything_is_measured(
     assert isinstance(result.exception, UserError), result.output
     assert "bench.toml has no policy and no [[gates]]" in str(result.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["bench.toml"]
+
+
+def test_a_place_that_cannot_be_written_is_named_as_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by the temporary file that was to be renamed over it."""
+
+    def app(standalone_mode: bool) -> None:
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", "runs/.kept.x1y2", None, "runs/kept")
+
+    monkeypatch.setattr("awqbench.cli.app", app)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "awqbench: Is a directory: runs/kept\n"
 
 
 @pytest.mark.parametrize("unbuffered", ["1", ""], ids=["at once", "at the end"])
