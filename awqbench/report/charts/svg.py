@@ -62,7 +62,7 @@ def to_svg(chart: Chart, name: str, title: str) -> Markup:
             gridColor=LINE,
             domainColor=LINE,
             tickColor=LINE,
-            labelLimit=340,
+            labelLimit=640,  # metrics of one text differ in their ends alone
         ),
         header=alt.HeaderConfig(labelColor=INK, titleColor=MUTED, labelFontSize=12),
         legend=alt.LegendConfig(

@@ -126,6 +126,14 @@ def test_axis_units(unit: str, largest: float, expected: tuple[float, str]) -> N
     assert axis_unit(unit, largest) == expected
 
 
+def test_metrics_of_a_text_with_a_long_name_can_be_told_apart() -> None:
+    """They differ in their ends, which were cut off."""
+    text = "conversations-of-our-customers-1a2b3c4d@2048+16of400/prefill"
+    labels = [f"{text}/{what}" for what in ("kl", "kl-reverse", "top1-disagreement")]
+    drawn = _texts(forest([_row(label, 0.1, low=0.0, high=0.2) for label in labels], ["awq"], "x", "t"))
+    assert [label for label in labels if label not in drawn] == []
+
+
 def test_a_name_that_svg_cannot_hold_does_not_end_the_process() -> None:
     drawn = forest([ForestRow("a\x0bgroup\x00", "awq", "share", 0.1, 0.0, 0.2)], ["awq"], "c", "Groups: a\x1b")
     assert "a\ufffdgroup\ufffd" in drawn
