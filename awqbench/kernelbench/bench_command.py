@@ -84,7 +84,8 @@ def bench_session(options: BenchOptions, device: torch.device, quiet: bool = Fal
         raise
     except DeviceLost as lost:
         save(path, session)
-        _again(options, path, session, left_out | {lost.contender}, budget)
+        line = options.again(path, session.id, left_out | {lost.contender}, budget.left(), str(device), quiet)
+        _again(line, path, left_out | {lost.contender})
     finally:
         session.after = state.read()
         save(path, session)
@@ -126,13 +127,13 @@ def _told(path: Path, session: Session, quiet: bool) -> dict[str, Any]:
     return found
 
 
-def _again(options: BenchOptions, path: Path, session: Session, left_out: set[str], budget: Budget) -> None:
+def _again(line: list[str], path: Path, left_out: set[str]) -> None:
     """Go on in a new process without the contender that broke this one's CUDA context; does not return."""
     if OURS in left_out:
         raise InvalidMeasurement(f"our own kernel broke the device; what was measured before is in {path}")
-    print(f"the CUDA context is lost; going on without {', '.join(sorted(left_out))}", flush=True)
-    again = options.again(path, session.id, left_out, budget.left())
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "awqbench", *again])
+    told = f"the CUDA context is lost; going on without {', '.join(sorted(left_out))}"
+    print(told, file=sys.stderr, flush=True)  # stdout may be for JSON alone
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "awqbench", *line])
 
 
 def _path(out: Path | None, device: torch.device) -> Path:

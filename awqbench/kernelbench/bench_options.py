@@ -50,9 +50,12 @@ class BenchOptions:
         """The names of `without`."""
         return {name.strip() for name in self.without.split(",") if name.strip()}
 
-    def again(self, path: Path, session: str, without: set[str], budget: float) -> list[str]:
+    def again(
+        self, path: Path, session: str, without: set[str], budget: float, device: str, as_json: bool
+    ) -> list[str]:
         """The command line that goes on with a session in a new process; `budget` is infinite for none."""
         line = ["kernels", "bench", "--out", str(path), "--session", session, "--without", ",".join(sorted(without))]
+        line += ["--device", device, *(["--json"] if as_json else [])]
         line += ["--peers", self.peers, "--variants", self.variants, "--group-size", str(self.group_size)]
         line += ["--dtypes", self.dtypes, "--modes", self.modes, "--runs", str(self.runs)]
         line += ["--shapes", self.shapes] if self.shapes else []

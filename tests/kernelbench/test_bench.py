@@ -266,6 +266,8 @@ def test_after_a_lost_device_a_new_process_goes_on_without_the_culprit(
     assert arguments[arguments.index("--without") + 1] == "cublas"
     assert arguments[arguments.index("--session") + 1] == load(tmp_path / "cpu.json").sessions[0].id
     assert 0 < float(arguments[arguments.index("--budget") + 1]) <= 100
+    assert arguments[arguments.index("--device") + 1] == "cpu"  # another device would be another measurement
+    assert "--json" in arguments
     culprit[0] = "ours"
     with pytest.raises(InvalidMeasurement, match="our own kernel broke the device"):
         bench_session(options, CPU, quiet=True)
