@@ -57,11 +57,11 @@ def companions(task: Task, samples: list[Sample], lm: WorkerLM) -> Mapping[str, 
     """Readings of further values by metric name, after each sample was given its value under that name.
 
     `prob` for multiple choice, where every sample has a right answer; `generated-tokens`, `cut-short` and `empty` for
-    generated text. A task none of whose metrics is the better the higher, as of stereotypes, names a choice as its
-    target that is not right.
+    generated text. A task all of whose metrics should be low, as of stereotypes, names a choice as its target that is
+    not right; a squared error is of what is.
     """
     better = task.higher_is_better()
-    graded = any(better.get(metric) or metric == "brier_score" for metric in samples[0]["metrics"])
+    graded = any(better.get(metric) is not False or metric == "brier_score" for metric in samples[0]["metrics"])
     if task.OUTPUT_TYPE == "multiple_choice" and graded and "prob" not in samples[0]["metrics"]:
         gold = [gold_places(task, sample) for sample in samples]
         if not all(gold):
