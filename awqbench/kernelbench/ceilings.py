@@ -22,12 +22,12 @@ class Ceilings:
 
 
 def measure_ceilings(device: torch.device, size: int = 2**32, side: int = 8192) -> Ceilings:
-    """Takes about a second on a GPU. `size`: bytes of the buffer that is read."""
-    source = torch.empty(size // 4, dtype=torch.float32, device=device).normal_()
+    """Takes about a second on a GPU. `size`: bytes of the buffer that is read, at the most."""
+    source = torch.empty(fitting(size, device) // 4, dtype=torch.float32, device=device).normal_()
     target = torch.empty_like(source[: source.numel() // 2])
     half = source[: target.numel()]
     # A sum over rows of 16 MB or more and over everything: whichever reads faster.
-    rows = source.view(max(1, size // 2**24), -1)
+    rows = source.view(max(1, source.nbytes // 2**24), -1)
     read = min(_seconds(lambda: source.sum(), device), _seconds(lambda: rows.sum(1), device))
     copy = _seconds(lambda: target.copy_(half), device)
     factor = torch.randn(side, side, device=device).to(torch.bfloat16)
@@ -38,6 +38,14 @@ def measure_ceilings(device: torch.device, size: int = 2**32, side: int = 8192) 
         matmul=2.0 * side**3 / product,
         nominal=nominal_bandwidth(device),
     )
+
+
+def fitting(size: int, device: torch.device) -> int:
+    """`size`, or what leaves room on a small GPU for the copy of a half of it: whole rows of 16 MB."""
+    if device.type != "cuda":
+        return size
+    free, _ = torch.cuda.mem_get_info(device)
+    return min(size, max(1, free // 2**26) * 2**24)
 
 
 def nominal_bandwidth(device: torch.device) -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from awqbench import __version__
 from awqbench.kernelbench import machine
-from awqbench.kernelbench.ceilings import measure_ceilings
+from awqbench.kernelbench.ceilings import fitting, measure_ceilings
 
 CPU = torch.device("cpu")
 
@@ -39,6 +40,17 @@ def test_a_gpus_state_is_read_by_name() -> None:
     assert state.read() == {
         "power_w": 300.0, "temperature_c": 50.0, "sm_clock_mhz": 1980.0, "throttle_reasons": ["software power cap"],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("free", [0, 10**8, 6 * 2**30, 24 * 2**30])
+def test_a_small_gpu_is_read_in_a_small_buffer(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    found = fitting(2**32, torch.device("cuda"))
+    assert 2**24 <= found <= 2**32
+    assert found % 2**24 == 0
+    assert found == 2**24 or 1.5 * found < free / 2
+    assert (found == 2**32) == (free == 24 * 2**30)
+    assert fitting(2**20, torch.device("cuda")) == fitting(2**20, CPU) == 2**20
 
 
 def test_ceilings_are_rates() -> None:
