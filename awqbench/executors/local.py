@@ -43,8 +43,8 @@ class Watcher(Protocol):
 def pending(plan: Plan, run: RunDirectory, *, again: bool = True) -> list[Job]:
     """The jobs still to do: those without a result that carries their key, and what these need.
 
-    With `again` also those that a server could not do, or not all of: it may have been started otherwise since. Nothing
-    is made for these alone.
+    With `again` also those that a server could not do: it may have been started otherwise since. Nothing is made for
+    these alone.
     """
     wanted = {job.id for job in plan.jobs if job.kind == "cell" and not _cell_done(job, run)}
     # A checkpoint is a product of the run and always wanted; recorded log-probabilities only while a cell needs them.
@@ -136,7 +136,7 @@ def _may_do_better(plan: Plan, job: Job, run: RunDirectory) -> bool:
     if kind(plan.backend(job.backend).kind).weights != "server":
         return False
     result = _result(job, run)
-    return result is not None and (result.status == "not_applicable" or bool(result.unmeasured))
+    return result is not None and result.status == "not_applicable"
 
 
 def _result(job: Job, run: RunDirectory) -> CellResult | None:
