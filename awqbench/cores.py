@@ -22,6 +22,20 @@ def usable_cores(mounted: Path = MOUNTED, own: Path = OWN) -> int:
     return there if quota >= there else max(1, math.ceil(quota))
 
 
+def use_threads(asked: int | None) -> None:
+    """Have torch compute with so many threads, else with its own number of them.
+
+    That is one for each core of the machine: with a quota of time for two of sixty-four they would stand still most of
+    it, so there are no more than the quota has cores for, unless OMP_NUM_THREADS says how many.
+    """
+    import torch
+
+    own = torch.get_num_threads()
+    fitting = own if os.environ.get("OMP_NUM_THREADS") else min(own, usable_cores())
+    if asked or fitting < own:
+        torch.set_num_threads(asked or fitting)
+
+
 def groups(controller: str, mounted: Path = MOUNTED, own: Path = OWN) -> Iterator[Path]:
     """The folders of this process's control groups that may limit it in this respect, with those that they are in."""
     try:

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from awqbench.cores import usable_cores
+from awqbench.cores import usable_cores, use_threads
 
 THERE = 8
 V2 = "0::/machine/pod\n"
@@ -41,3 +42,21 @@ def test_a_quota_of_time_is_a_limit_of_cores(
     if own is not None:
         (tmp_path / "own").write_text(own)
     assert usable_cores(tmp_path / "groups", tmp_path / "own") == cores
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "cores", "said", "used"),
+    [(None, 8, 2, None, 2), (None, 8, 2, "8", 8), (None, 4, 8, None, 4), (6, 8, 2, None, 6)],
+)
+def test_no_more_threads_than_the_quota_has_cores_for(
+    asked: int | None, own: int, cores: int, said: str | None, used: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = [own]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: number[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: number.__setitem__(0, count))
+    monkeypatch.setattr("awqbench.cores.usable_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    use_threads(asked)
+    assert number == [used]

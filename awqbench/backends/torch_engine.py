@@ -15,6 +15,7 @@ from awqbench.backends.base import BackendBase, FloatArray, Path, Scored, Timing
 from awqbench.backends.device import pick_device
 from awqbench.backends.generation import generate
 from awqbench.backends.stops import Stops
+from awqbench.cores import use_threads
 from awqbench.formats.settings import positions
 from awqbench.quantization.memory import hold_freed
 from awqbench.runtime.attach import Runtime
@@ -42,8 +43,7 @@ class TorchEngine(BackendBase):
         Options read: weights, model_dir, dtype, device, threads, batch_size, trust_remote_code, runtime, settings.
         """
         self.options = options
-        if options.get("threads"):
-            torch.set_num_threads(options["threads"])
+        use_threads(options.get("threads"))
         torch.set_grad_enabled(False)
         self.device = pick_device(options["device"])
         self.batch_size = options.get("batch_size") or 32

@@ -16,6 +16,7 @@ def quantize_request(request: dict[str, Any], progress: Callable[[int, int, str]
     import torch
 
     from awqbench.backends.device import pick_device
+    from awqbench.cores import use_threads
     from awqbench.quantization.mixed import Mixing
     from awqbench.quantization.pipeline import quantize_model
     from awqbench.quantization.recipe import Recipe
@@ -23,8 +24,7 @@ def quantize_request(request: dict[str, Any], progress: Callable[[int, int, str]
     from awqbench.sources.models import load_tokenizer
 
     request = dict(request)
-    if threads := request.pop("threads", None):
-        torch.set_num_threads(threads)
+    use_threads(request.pop("threads", None))
     model_dir = Path(request.pop("model_dir"))
     recipe = Recipe(**request.pop("recipe"))
     source = request.pop("calibration")
