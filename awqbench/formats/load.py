@@ -127,6 +127,11 @@ class _Packed:
         absent = [suffix for suffix in self.layout.SUFFIXES if suffix not in found and suffix not in optional]
         if absent:
             raise UserError(f"{self.folder}: {linear}.{absent[0]} is missing")
+        for suffix, name in found.items():
+            shape = self.shards.entries[name].shape
+            fits = shape == (2,) if suffix == "weight_shape" else len(shape) == 2 - suffix.endswith("g_idx")
+            if not fits:
+                raise UserError(f"{self.folder}: {name} has shape {list(shape)}, which is not one linear's")
         try:
             return self.layout.unpack(
                 {suffix: self.shards.tensor(name) for suffix, name in found.items()}, self.schemes[linear]

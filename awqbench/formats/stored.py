@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awqbench.errors import UserError
 from awqbench.formats.autoawq import GEMM, version
 from awqbench.formats.gptq import unpack_zeros
 from awqbench.formats.shards import Entry, Shards
@@ -99,6 +100,8 @@ def _describe(shards: Shards, layout: str, name: str, declared_bits: int) -> Sto
     if layout == "compressed-tensors":
         out, words = rows, columns
         if "shape" in tensors:
+            if shards.entries[tensors["shape"]].shape != (2,):
+                raise UserError(f"{tensors['shape']} does not hold two sizes")
             out, inputs = (int(size) for size in shards.tensor(tensors["shape"]).tolist())
         else:
             inputs = words * 32 // declared_bits

@@ -241,6 +241,25 @@ def test_activation_order_is_refused(format_name, suffix, written):
             function(case.out)
 
 
+@pytest.mark.parametrize(
+    ("format_name", "suffix", "change"),
+    [
+        ("autoawq", "qweight", lambda tensor: tensor[None]),
+        ("autoawq", "scales", lambda tensor: tensor.flatten()),
+        ("compressed-tensors", "weight_packed", lambda tensor: tensor[None]),
+        ("compressed-tensors", "weight_shape", lambda tensor: tensor[:1]),
+    ],
+)
+def test_tensors_of_more_or_less_than_one_linear(format_name, suffix, change, written):
+    """Experts that a tool stacked, say: a traceback without the tensor's name."""
+    case = written(format_name=format_name)
+    name = f"model.layers.0.mlp.up_proj.{suffix}"
+    change_tensors(case.out, lambda t: t.update({name: change(t[name]).contiguous()}))
+    for function in (load_quantized, read_quantized):
+        with pytest.raises(UserError, match=rf"{name} has shape \[.*\], which is not one linear's"):
+            function(case.out)
+
+
 def test_tensors_of_another_compressed_tensors_format_have_no_place(written):
     case = written(format_name="compressed-tensors")
     change_tensors(case.out, lambda t: t.update({"model.layers.0.mlp.up_proj.weight_global_scale": torch.ones(1)}))
