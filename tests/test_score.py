@@ -155,6 +155,22 @@ def test_a_baseline_file_without_answers_tells_of_no_other_answers(tmp_path: Pat
         assert (flips.n, flips.correct_to_wrong, flips.wrong_to_correct, flips.wrong_to_wrong) == (20, 0, 0, 0)
 
 
+def test_another_calibration_text_is_no_other_data(tmp_path: Path, rendered: list[Any]) -> None:
+    """Whether it made the checkpoint worse is what is asked; a text that is measured must be the same."""
+    now, earlier = (load_run(write_run(tmp_path / name, RULES)) for name in ("now", "earlier"))
+    for run, digest in ((now, "new"), (earlier, "old")):
+        run.manifest.spec = {**run.manifest.spec, "quantize": {"calibration": "chats.jsonl"}}
+        run.manifest.data = {"chats.jsonl": digest, "pydoc-topics": "same"}
+        write_model(RunDirectory(run.path).manifest, run.manifest)
+    assert judge_run(now, baseline=earlier.path, write=False).overall == "pass"
+    now.manifest.data["pydoc-topics"] = "other"
+    with pytest.raises(UserError, match="measured on other data: pydoc-topics changed"):
+        judge_run(now, baseline=earlier.path, write=False)
+    now.manifest.spec["quantize"] = {"calibration": "pydoc-topics"}  # a text that is measured as well
+    with pytest.raises(UserError, match="pydoc-topics changed"):
+        judge_run(now, baseline=earlier.path, write=False)
+
+
 def test_an_unfinished_run_is_not_compared_without_a_word(tmp_path: Path) -> None:
     """It may hold a candidate's cells of the spec before, beside a reference that was measured anew."""
     run = load_run(write_run(tmp_path, RULES))
