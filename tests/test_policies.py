@@ -17,7 +17,7 @@ from awqbench.errors import UserError
 from awqbench.gate import judge, policy_hash
 from awqbench.policies import declared, load_policy, refuse_unmeasured, shipped_policies
 from awqbench.record.schema import CellResult, Metric, Verdict
-from awqbench.spec import parse_spec
+from awqbench.spec import GateSpec, parse_spec
 from awqbench.suites.base import item_table
 
 NAMES = ["mlperf-99", "mlperf-99.9", "smoke", "strict"]
@@ -185,6 +185,10 @@ def test_the_commands_tell_the_rules_and_the_items_they_take() -> None:
     data = json.loads(CliRunner().invoke(app, ["policies", "show", "mlperf-99", "--json"]).output)
     assert data["gates"][0]["items_needed"] == {"0.02": 2524, "0.05": 6309, "0.1": 12618}
     assert items(load_policy("strict").gates[0], 0.7) == []
+    own = GateSpec(metric="fairness/bold*/perplexity", margin=0.05, unit="relative")
+    answers = own.model_copy(update={"metric": "fairness/bbq*/accuracy"})
+    assert items(own, 0.7) == items(own.model_copy(update={"metric": "tasks/*/prob"}), 0.7) == []
+    assert items(answers, 0.7) != []
     assert isinstance(CliRunner().invoke(app, ["policies", "show", "none"]).exception, UserError)
 
 

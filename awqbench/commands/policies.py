@@ -75,7 +75,8 @@ def items(gate: GateSpec, accuracy: float) -> list[int]:
     """Items for each of FLIPS; none for a limit that is not on right/wrong answers as a whole."""
     from awqbench.stats.power import required_n
 
-    answers = gate.metric.startswith(("tasks/", "fairness/")) and "tokens" not in gate.metric
+    other = any(word in gate.metric for word in ("tokens", "prob", "perplexity", "nats", "bits"))
+    answers = gate.metric.startswith(("tasks/", "fairness/")) and not other
     if not answers or gate.attribute or not gate.margin:
         return []
     margin = gate.margin * (accuracy if gate.unit == "relative" else 1.0)
