@@ -80,7 +80,7 @@ def print_comparison(comparison: Comparison) -> None:
             Text(row.metric), Text(row.baseline), Text(row.candidate),
             "" if row.candidate_value is None else f"{row.candidate_value:.4g}",
             show(row.delta), interval, "" if row.p is None else f"{row.p:.2g}", str(row.n), show(row.mde),
-            show(row.noise if row.noise_reach is None else row.noise_reach).replace("+", "±"),
+            show(row.noise if row.noise_reach is None else row.noise_reach).replace("+", "±", 1),
         )  # fmt: skip
     # A terminal too narrow for the figures wraps the lines itself; a file or a pipe has no width.
     console.width = max(console.width, 120) if console.is_terminal else 10_000

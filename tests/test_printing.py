@@ -55,9 +55,9 @@ def test_figures_of_a_comparison_are_never_cut(capsys, monkeypatch):
         suite="divergence", metric=metric, protocol="invented", unit="nats per token", higher_is_better=False,
         pairing="to-reference", baseline="rtn in [red]", candidate="awq", role="candidate", baseline_value=None,
         candidate_value=-0.003492, delta=-7.391e-05, delta_unit="nats per token", ci_low=-0.04804, ci_high=0.164,
-        p=5.5e-07, n=1234, mde=0.0641, noise=0.0, noise_reach=1.5e-05,
+        p=5.5e-07, n=1234, mde=0.0641, noise=0.0, noise_reach=1.5e09,
     )  # fmt: skip
-    figures = ["-0.003492", "-7.39e-05", "-0.048 .. +0.164", "5.5e-07", "1234", "+0.0641", "±1.5e-05"]
+    figures = ["-0.003492", "-7.39e-05", "-0.048 .. +0.164", "5.5e-07", "1234", "+0.0641", "±1.5e+09"]
     print_comparison(Comparison(reference="reference", noise_floor=[], differences=[row]))
     line = capsys.readouterr().out.splitlines()[1]
     assert " ".join(line.split()) == " ".join([metric, "rtn in [red]", "awq", *figures])
