@@ -74,7 +74,7 @@ def _card(run: Run, name: str, most: int) -> Card:
         reasons += _about(run.verdict.unjudged if run.verdict else [], name) if answer == "inconclusive" else []
         reasons = reasons or [sentence(rule) for rule in rules if select.outcome(rule) == "not judged"]
     elif answer == "pass":
-        closest = _closest(rules)
+        closest = _closest(rules, run)
         reasons = [f"closest to its limit: {sentence(closest)}"] if closest else []
     if len(reasons) > most:
         reasons = [*reasons[:most], f"and {len(reasons) - most} more, listed below"]
@@ -90,9 +90,15 @@ def sentence(rule: RuleResult) -> str:
     return f"{rule.attribute} = {rule.group}: {rule.reason}"
 
 
-def _closest(rules: list[RuleResult]) -> RuleResult | None:
-    judged = [r for r in rules if r.upper is not None and r.margin > 0]
-    return max(judged, key=lambda r: (r.upper or 0.0) / r.margin, default=None)
+def _closest(rules: list[RuleResult], run: Run) -> RuleResult | None:
+    gates = run.manifest.gates or run.manifest.spec.get("gates") or []
+    both = {gate.get("name") or gate["metric"] for gate in gates if gate.get("sided") == "two"}
+
+    def reach(rule: RuleResult) -> float:
+        ends = [rule.upper or 0.0, -(rule.lower or 0.0)] if rule.rule in both else [rule.upper or 0.0]
+        return max(ends) / rule.margin
+
+    return max((r for r in rules if r.upper is not None and r.margin > 0), key=reach, default=None)
 
 
 def _about(lines: list[str], candidate: str) -> list[str]:

@@ -200,3 +200,14 @@ def test_engines_are_shown_as_they_described_themselves(run: Run) -> None:
     assert awq.not_measured == ["divergence: the decode path was not measured"]
     assert rows["rtn"].engine == "never loaded"
     assert "perplexity: skipped" in rows["rtn"].not_measured
+
+
+def test_what_may_change_to_neither_side_is_near_its_limit_at_either(run: Run) -> None:
+    assert run.verdict is not None
+    one, two = (rule.model_copy(update={"group": None, "verdict": "pass"}) for rule in run.verdict.rules[:2])
+    one = one.model_copy(update={"rule": "one", "reason": "one", "lower": -0.9, "upper": 0.2, "margin": 1.0})
+    two = two.model_copy(update={"rule": "two", "reason": "two", "lower": -0.9, "upper": 0.1, "margin": 1.0})
+    run.verdict.rules, run.verdict.candidates = [one, two], {one.candidate: "pass"}
+    assert cards(run)[0].reasons == ["closest to its limit: one"]
+    run.manifest.gates = [{"name": "two", "metric": "*", "sided": "two"}]
+    assert cards(run)[0].reasons == ["closest to its limit: two"]
