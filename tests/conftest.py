@@ -19,6 +19,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 _LLAMACPP = """
 import sys, xllamacpp
@@ -43,6 +44,23 @@ def of_all_processes(factory: pytest.TempPathFactory) -> Path:
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """The file or folder of a name, made by the first of all processes that asks; the others wait for it."""
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        place = of_all_processes(tmp_path_factory) / name
+        with place.with_name(f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not place.exists():
+                unfinished = place.with_name(f"unfinished-{name}")
+                make(unfinished)
+                unfinished.rename(place)
+        return place
+
+    return made
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A test run makes what it needs anew, once; where the demo model is converted already, CI may point there."""
@@ -65,7 +83,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def simulated_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def simulated_kernels(made_once: MadeOnce) -> Path:
     """The CUDA kernels' C interface over a simulator on the CPU, as a library; skipped without a C++ compiler."""
     from awqbench.ops import build
     from awqbench.resources import content
@@ -73,13 +91,9 @@ def simulated_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = build.compiler()
     if compiler is None:
         pytest.skip("no C++ compiler")
-    built = of_all_processes(tmp_path_factory) / "simulated.so"
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
-    with built.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not built.exists():
-            subprocess.run([compiler, *flags, content("kernels") / "host" / "library.cpp", "-o", built], check=True)
-    return built
+    command = [compiler, *flags, content("kernels") / "host" / "library.cpp", "-o"]
+    return made_once("simulated.so", lambda built: subprocess.run([*command, built], check=True))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from awqbench import cli
 
 AWQBENCH = [sys.executable, "-P", "-m", "awqbench"]
 Command = Callable[..., subprocess.CompletedProcess[str]]
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 SPEC = """
 threads = 1
@@ -89,17 +90,17 @@ def awqbench_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[
 
 
 @pytest.fixture(scope="session")
-def spec_file(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def spec_file(made_once: MadeOnce, tiny_llama: Path) -> Path:
     """A spec with every suite, small enough for seconds."""
-    path = tmp_path_factory.mktemp("spec") / "bench.toml"
-    path.write_text(SPEC.format(model=tiny_llama))
-    return path
+    return made_once("bench.toml", lambda path: path.write_text(SPEC.format(model=tiny_llama)))
 
 
 @pytest.fixture(scope="session")
-def finished(awqbench: Command, spec_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of that spec, never interrupted."""
-    out = tmp_path_factory.mktemp("finished") / "run"
-    done = awqbench("run", spec_file, "--out", out)
-    assert done.returncode == 0, done.stderr
-    return out
+def finished(awqbench: Command, made_once: MadeOnce, spec_file: Path) -> Path:
+    """A run of that spec, never interrupted. It belongs to all tests: who changes it takes a copy."""
+
+    def measure(out: Path) -> None:
+        done = awqbench("run", spec_file, "--out", out)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("finished", measure)

@@ -1,4 +1,4 @@
-"""One spec, five engines, the same items: the reference, ours, llama.cpp in process and a live llama.cpp server."""
+"""One spec, five engines, the same items: the reference, ours, transformers, llama.cpp and a live llama.cpp server."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ seq_len = 64
 kind = "reference"
 [backends.awq]
 kind = "awq"
-[backends.rtn]
-kind = "rtn"
+[backends.awq-transformers]
+kind = "transformers"
+weights = "awq"
 [backends.awq-llamacpp]
 kind = "llamacpp"
 weights = "awq"
@@ -38,7 +39,7 @@ kind = "openai"
 options = {{ base_url = "{url}", parity_base_url = "{url}" }}
 [backends.elsewhere]
 kind = "llamacpp"
-weights = "rtn"
+weights = "awq"
 python = "/no/such/python"
 [noise_floor]
 enabled = false
@@ -72,7 +73,8 @@ margin = 0.5
 unit = "relative"
 candidates = ["awq", "awq-llamacpp"]
 """
-MEASURED = {"awq", "rtn", "awq-llamacpp", "server"}
+MEASURED = {"awq", "awq-transformers", "awq-llamacpp", "server"}
+HELD_TO_THE_MODEL = {"awq-transformers", "awq-llamacpp", "server", "elsewhere"}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def run(awqbench: Command, server: str, tmp_path_factory: pytest.TempPathFactory
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["verdict"]["overall"] in {"pass", "fail", "inconclusive"}
-    assert {row["backend"] for row in told["parity"]} == {"awq-llamacpp", "server", "elsewhere"}
+    assert {row["backend"] for row in told["parity"]} == HELD_TO_THE_MODEL
     return load_run(folder / "run")
 
 
@@ -117,13 +119,14 @@ def test_every_engine_measured_the_same_items(run: Run) -> None:
             assert set(rows.loc[rows["backend"] == backend, "item_id"]) == wanted, (suite, backend)
 
 
-def test_the_same_integers_say_the_same_in_two_engines(run: Run) -> None:
+def test_the_same_integers_say_the_same_in_three_engines(run: Run) -> None:
     assert run.comparison is not None
     losses = {
         d.candidate: d.candidate_value
         for d in run.comparison.differences
         if d.baseline == "reference" and d.metric.endswith("prefill/kl")
     }
+    assert losses["awq-transformers"] == pytest.approx(losses["awq"], rel=1e-3)
     # llama.cpp quantizes activations to 8 bits; what the weights lost is several times that.
     assert losses["awq"] is not None
     assert losses["awq-llamacpp"] == pytest.approx(losses["awq"], rel=0.2)
@@ -132,8 +135,8 @@ def test_the_same_integers_say_the_same_in_two_engines(run: Run) -> None:
 def test_engines_are_held_to_the_unquantized_model_first(run: Run) -> None:
     assert run.comparison is not None
     parity = {row.backend: row for row in run.comparison.parity}
-    assert set(parity) == {"awq-llamacpp", "server", "elsewhere"}
-    for name in ("awq-llamacpp", "server"):
+    assert set(parity) == HELD_TO_THE_MODEL
+    for name in HELD_TO_THE_MODEL - {"elsewhere"}:
         assert parity[name].status == "within", parity[name].reason
         assert parity[name].same_bos is True
     assert parity["elsewhere"].status == "unmeasured"

@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,12 @@ from awqbench.ops import QuantizedLinear, build, cpu
 
 COMPILED = (build.library, cpu._functions, cpu._layer, cpu.unavailable)
 needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
+
+
+@pytest.fixture
+def kernel_name():
+    """The file's name in a cache, which others have built: compiling takes 20 seconds of a processor."""
+    return Path(build.library()._name).name
 
 
 @pytest.fixture
@@ -52,16 +59,13 @@ def test_a_cache_that_cannot_be_written(tmp_path, empty_cache, monkeypatch):
 
 
 @needs_compiler
-def test_builds_once_and_rebuilds_a_broken_file(empty_cache):
-    build.library()
-    (built,) = empty_cache.iterdir()
+def test_a_broken_file_is_built_again_and_a_good_one_is_not(kernel_name, empty_cache):
+    built = empty_cache / kernel_name
+    built.parent.mkdir()
+    built.write_bytes(b"not a library")
+    assert build.library().awqbench_w4a16_best_isa() >= 0
+    assert list(empty_cache.iterdir()) == [built]
     first = built.stat().st_mtime_ns
     build.library.cache_clear()
     build.library()
     assert built.stat().st_mtime_ns == first
-    broken = built.with_suffix(".broken")
-    broken.write_bytes(b"not a library")
-    broken.replace(built)  # a new inode: the loaded library stays mapped
-    build.library.cache_clear()
-    assert build.library().awqbench_w4a16_best_isa() >= 0
-    assert list(empty_cache.iterdir()) == [built]

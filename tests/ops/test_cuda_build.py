@@ -1,6 +1,7 @@
 import ctypes
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -28,8 +29,16 @@ ptxas info    : Used 8 registers, used 0 barriers, 376 bytes cmem[0]
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def architectures():
+    """One, unless the environment names others: all of them are four minutes of processor time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cuda_build.CHOSEN, os.environ.get(cuda_build.CHOSEN, "90a"))
+        yield set(os.environ[cuda_build.CHOSEN].split(","))
+
+
 def needs_nvcc(test):
-    """The first of these tests compiles for all: a minute of processor time, several on a machine that is busy."""
+    """The first of these tests compiles for all of them: minutes on a machine that is busy."""
     for mark in (pytest.mark.skipif(NO_NVCC, reason="no nvcc"), pytest.mark.timeout(900), pytest.mark.slow):
         test = mark(test)
     return test
@@ -62,14 +71,24 @@ def test_names_are_shortened_to_what_tells_kernels_apart():
     assert cuda_build._short("_Zunknown") == "_Zunknown"
 
 
-def test_older_compilers_leave_out_what_they_do_not_know():
+def test_older_compilers_leave_out_what_they_do_not_know(monkeypatch):
+    monkeypatch.delenv(cuda_build.CHOSEN)
     assert [len(cuda_build.targets(version)) for version in [(11, 8), (12, 4), (12, 8), (13, 0)]] == [2, 3, 4, 4]
     assert "-gencode=arch=compute_90a,code=sm_90a" in cuda_build.targets((12, 4))
     assert cuda_build.targets((13, 0))[-1] == "-gencode=arch=compute_80,code=compute_80"
 
 
+def test_architectures_can_be_chosen(monkeypatch):
+    monkeypatch.setenv(cuda_build.CHOSEN, "120, 80")
+    assert [option[-6:] for option in cuda_build.targets((13, 0))] == ["sm_120", "=sm_80"]
+    with pytest.raises(BackendUnavailable, match=r"ARCHITECTURES: '120' \(allowed with this nvcc: 80, 90a\)"):
+        cuda_build.targets((12, 4))
+    monkeypatch.setenv(cuda_build.CHOSEN, "")
+    assert len(cuda_build.targets((13, 0))) == 4
+
+
 @needs_nvcc
-def test_every_kernel_compiles_for_every_target_without_spills_or_a_stack():
+def test_every_kernel_compiles_for_every_target_without_spills_or_a_stack(architectures):
     kernels = cuda_build.library() and cuda_build.resources()
     assert kernels
     assert [entry for entry in kernels if entry.stack or entry.spill_stores or entry.spill_loads] == []
@@ -78,7 +97,7 @@ def test_every_kernel_compiles_for_every_target_without_spills_or_a_stack():
         compiled.setdefault(entry.source, set()).add(entry.architecture)
         assert 0 < entry.registers <= 255
     assert "dequantize.cu" in compiled
-    assert {frozenset(found) for found in compiled.values()} == {frozenset({"80", "90a", "120"})}
+    assert {frozenset(found) for found in compiled.values()} == {frozenset(architectures)}
 
 
 @needs_nvcc
