@@ -53,7 +53,7 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(
 ) -> None:
     out = tmp_path / "run"
     kept: dict[Path, int] = {}
-    # A process that quantizes, one that has just started, one that measured before, and one that is started to be timed.
+    # While one quantizes, has just started, has measured something before, and was started to be timed.
     for job in ("checkpoint__awq", "cell__awq__perplexity", "cell__awq__divergence", "cell__awq__latency"):
         kill_within(start(spec_file, out), out / "unfinished" / job)
         for file, stamp in kept.items():

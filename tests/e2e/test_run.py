@@ -76,9 +76,9 @@ def test_reports_are_there_and_well_formed(finished: Path) -> None:
     assert "awq" in (finished / "report.md").read_text()
 
 
-def test_running_again_measures_nothing(awqbench: Command, finished: Path, spec_file: Path) -> None:
+def test_running_again_measures_nothing(awqbench_here: Command, finished: Path, spec_file: Path) -> None:
     before, comparison = stamps(finished), (finished / "comparison.json").read_bytes()
-    assert awqbench("run", spec_file, "--out", finished).returncode == 0
+    assert awqbench_here("run", spec_file, "--out", finished).returncode == 0
     assert stamps(finished) == before
     assert (finished / "comparison.json").read_bytes() == comparison
 
@@ -97,49 +97,51 @@ def test_a_changed_suite_touches_its_cells_alone(
     assert {Path(name).parts[1] for name in touched} == set(BACKENDS)
 
 
-def test_gate_and_compare_answer_from_the_record(awqbench: Command, finished: Path, tmp_path: Path) -> None:
-    done = awqbench("gate", finished, "--json")
+def test_gate_and_compare_answer_from_the_record(awqbench_here: Command, finished: Path, tmp_path: Path) -> None:
+    done = awqbench_here("gate", finished, "--json")
     verdict = json.loads(done.stdout)
     assert {rule["verdict"] for rule in verdict["rules"]} == {"pass"}
     assert done.returncode == 0
     strict = tmp_path / "strict.toml"
     strict.write_text('[[gates]]\nmetric = "divergence/*/prefill/kl"\nmargin = 0.000001\n')
-    assert awqbench("gate", finished, "--policy", strict).returncode == 1
+    assert awqbench_here("gate", finished, "--policy", strict).returncode == 1
     strict.write_text('[[gates]]\nmetric = "tasks/*/acc"\nmargin = 0.001\n')
-    assert awqbench("gate", finished, "--policy", strict).returncode == 3
+    assert awqbench_here("gate", finished, "--policy", strict).returncode == 3
     strict.write_text('[[gates]]\nmetric = "taks/*"\nmargin = 0.1\n')
-    missing = awqbench("gate", finished, "--policy", strict)
+    missing = awqbench_here("gate", finished, "--policy", strict)
     assert missing.returncode == 2
     assert "taks/*" in missing.stderr
-    table = json.loads(awqbench("compare", finished, "--baseline", "rtn", "--json").stdout)
+    table = json.loads(awqbench_here("compare", finished, "--baseline", "rtn", "--json").stdout)
     assert {row["baseline"] for row in table["differences"] if row["candidate"] == "awq"} == {"rtn"}
     assert json.loads((finished / "comparison.json").read_text())["reference"] == "reference"
 
 
-def test_a_baseline_file_gates_the_run_it_came_from(awqbench: Command, finished: Path, tmp_path: Path) -> None:
+def test_a_baseline_file_gates_the_run_it_came_from(awqbench_here: Command, finished: Path, tmp_path: Path) -> None:
     kept, policy = tmp_path / "baseline.json", tmp_path / "policy.toml"
     policy.write_text('[[gates]]\nmetric = "perplexity/*"\nmargin = 0.01\nunit = "relative"\n')
-    assert awqbench("baseline", finished, "--out", kept).returncode == 0
+    assert awqbench_here("baseline", finished, "--out", kept).returncode == 0
     for baseline in (kept, finished):
-        done = awqbench("gate", finished, "--policy", policy, "--baseline", baseline)
+        done = awqbench_here("gate", finished, "--policy", policy, "--baseline", baseline)
         assert done.returncode == 0, done.stdout + done.stderr
     damaged = tmp_path / "damaged.json"
     damaged.write_text(kept.read_text()[:-40])
-    assert awqbench("gate", finished, "--policy", policy, "--baseline", damaged).returncode == 2
+    assert awqbench_here("gate", finished, "--policy", policy, "--baseline", damaged).returncode == 2
 
 
-def test_inspect_a_checkpoint_the_run_made(awqbench: Command, finished: Path) -> None:
-    found = json.loads(awqbench("inspect", finished / "checkpoints" / "awq", "--json").stdout)
+def test_inspect_a_checkpoint_the_run_made(awqbench_here: Command, finished: Path) -> None:
+    found = json.loads(awqbench_here("inspect", finished / "checkpoints" / "awq", "--json").stdout)
     assert found["bits"] == 4
     assert found["group_size"] == 32
 
 
-def test_audit_of_a_checkpoint_made_elsewhere(awqbench: Command, tiny_llama: Path, tmp_path: Path) -> None:
+def test_audit_of_a_checkpoint_made_elsewhere(
+    awqbench: Command, awqbench_here: Command, tiny_llama: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "q"
     how = ("--method", "rtn", "--group-size", 32, "--calibration", "pydoc-topics")
     made = awqbench("quantize", tiny_llama, "--out", out, *how)
     assert made.returncode == 0, made.stderr
-    again = awqbench("quantize", tiny_llama, "--out", out, *how)
+    again = awqbench_here("quantize", tiny_llama, "--out", out, *how)
     assert again.returncode == 2
     assert "exists already" in again.stderr
     run = tmp_path / "audit"
@@ -147,4 +149,4 @@ def test_audit_of_a_checkpoint_made_elsewhere(awqbench: Command, tiny_llama: Pat
     assert audited.returncode == 0, audited.stderr
     cells = {(cell["backend"], cell["status"]) for cell in json.loads(audited.stdout)["cells"]}
     assert cells == {("reference", "ok"), ("reference-again", "ok"), ("checkpoint", "ok")}
-    assert awqbench("audit", tiny_llama, "--reference", tiny_llama, "--out", tmp_path / "no").returncode == 2
+    assert awqbench_here("audit", tiny_llama, "--reference", tiny_llama, "--out", tmp_path / "no").returncode == 2

@@ -55,7 +55,7 @@ def peak(model: Path, method: str) -> tuple[int, int]:
 def test_memory_does_not_grow_with_the_number_of_blocks(tmp_path: Path) -> None:
     few, few_foreseen = peak(folder(tmp_path / "8", 8), "rtn")
     many, many_foreseen = peak(folder(tmp_path / "32", 32), "rtn")
-    # 24 blocks more are 226 MB of weights in float32; the same work twice differs by up to 36 MB of an allocator's holes.
+    # 24 blocks more are 226 MB in float32; the same work twice differs by up to 36 MB of an allocator's holes.
     assert many - few < 226e6 / 3
     assert abs(many_foreseen - few_foreseen) < 10e6
     assert few <= few_foreseen <= 1.6 * few
