@@ -26,7 +26,7 @@ from awqbench.spec import AnySuite, BackendSpec, RunSpec, SuiteBase
 from awqbench.weights import Weights, gguf_job, weights_of
 
 # Raised when a change to the measuring code changes figures: older cells are then measured again.
-MEASUREMENT_VERSION = 6
+MEASUREMENT_VERSION = 7
 
 
 @dataclass(frozen=True, slots=True)
