@@ -11,13 +11,11 @@ from awqbench.executors.child import serve
 
 def attribute_request(request: dict[str, Any], progress: Callable[[int, int, str], None]) -> dict[str, Any]:
     """See `awqbench.attribution.pipeline.attribute`."""
-    import torch
-
     from awqbench.attribution.pipeline import attribute
     from awqbench.backends.device import pick_device
+    from awqbench.cores import use_threads
 
-    if threads := request["threads"]:
-        torch.set_num_threads(threads)
+    use_threads(request["threads"])
     return attribute({**request, "device": str(pick_device(request["device"]))}, progress).model_dump(mode="json")
 
 

@@ -26,6 +26,7 @@ from functools import cache
 from pathlib import Path
 
 from awqbench.cache import cache_dir
+from awqbench.cores import usable_cores
 from awqbench.errors import BackendUnavailable, UserError
 from awqbench.ops.build import cached, digest, last_line
 from awqbench.resources import content
@@ -180,7 +181,7 @@ def compile_library(program: str, built: Path) -> ctypes.CDLL:
     """Compile all sources to `built` and the compiler's report beside it, then load it. Needs no GPU."""
     version = version_of(program)
     files = [file for file in sources() if file.suffix == ".cu"]
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = usable_cores()
     threads = str(max(1, processors // len(files)))  # of one nvcc: it compiles the architectures in parallel
 
     def compile_one(file: Path) -> tuple[Path, str]:
