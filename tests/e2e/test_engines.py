@@ -24,6 +24,7 @@ source = "demo"
 calibration = "pydoc-topics[:50%]"
 samples = 1
 seq_len = 64
+format = "compressed-tensors"
 [backends.reference]
 kind = "reference"
 [backends.awq]
