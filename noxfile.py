@@ -90,6 +90,8 @@ def tests(session: nox.Session) -> None:
     # A file's tests share what its fixtures made, so files are what is dealt out.
     # What needs an engine's own environment has a session of its own.
     command = ("pytest", "-m", "not engines", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
+    # What takes long is told, so that it is seen where CI becomes slow.
+    command += ("--durations=40", "--durations-min=5")
     session.run(*command, *session.posargs, env=environment_of_tests())
 
 

@@ -73,13 +73,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random byte-level Llama: 2 layers, hidden 64, ffn 128."""
+def tiny_llama(made_once: MadeOnce) -> Path:
+    """A folder with a random byte-level Llama: 2 layers, hidden 64, ffn 128. It is the same for all processes."""
     from awqbench.sources.tiny import make_tiny
 
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    make_tiny(folder, hidden_size=64, intermediate_size=128, num_hidden_layers=2)
-    return folder
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    return made_once("tiny", lambda folder: make_tiny(folder / "model", **sizes)) / "model"
 
 
 @pytest.fixture(scope="session")
