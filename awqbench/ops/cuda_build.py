@@ -3,7 +3,7 @@
     python -m awqbench.ops.cuda_build --out FILE.so
 
 builds without a GPU; AWQBENCH_CUDA_KERNELS=FILE.so then uses it on a machine that need not have nvcc.
-AWQBENCH_CUDA_ARCHITECTURES=90a builds for Hopper alone, in 40 % of the time.
+AWQBENCH_CUDA_ARCHITECTURES=90a builds for Hopper alone, in half the time.
 """
 
 from __future__ import annotations
