@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Of these files a folder with a tokenizer has one.
-_FILES = ("tokenizer.*", "tokenizer_config.json", "vocab.*", "*.tiktoken", "spiece.model")
-_BESIDE = ("merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*", "*.py")
+from awqbench.formats.companions import TOKENIZER, WITH_TOKENIZER
 
 
 def has_tokenizer(folder: str | Path) -> bool:
     """Whether a folder holds a tokenizer; quantizers leave it out now and then."""
-    return any(file for pattern in _FILES for file in Path(folder).glob(pattern))
+    return any(file for pattern in TOKENIZER for file in Path(folder).glob(pattern))
 
 
 @contextmanager
@@ -24,8 +22,8 @@ def with_tokenizer(folder: str, model_dir: str) -> Iterator[str]:
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="awqbench-") as linked:
-        found = [file for pattern in (*_FILES, *_BESIDE) for file in Path(model_dir).glob(pattern)]
-        for file in [*Path(folder).iterdir(), *found]:
+        lent = (file.relative_to(model_dir).parts[0] for each in WITH_TOKENIZER for file in Path(model_dir).glob(each))
+        for file in [*Path(folder).iterdir(), *(Path(model_dir, name) for name in lent)]:
             if not (place := Path(linked) / file.name).exists():
                 place.symlink_to(file.resolve())
         yield linked

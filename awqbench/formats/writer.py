@@ -17,16 +17,11 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from torch import Tensor
 
 from awqbench.errors import UserError
+from awqbench.formats.companions import COMPANIONS
 from awqbench.formats.shards import DTYPE_NAMES, INDEX
 from awqbench.formats.summary import RECIPE
 
 MAX_SHARD_BYTES = 5 * 10**9
-# What a model's folder holds beside weights and config: its tokenizer, chat template, defaults and custom code.
-_COMPANIONS = (
-    "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*",
-    "additional_chat_templates/*", "vocab.*", "merges.txt", "*.model", "*.tiktoken", "preprocessor_config.json",
-    "processor_config.json", "*.py", "LICENSE*",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +116,7 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Stored]) -> None:
 
 
 def _copy_companions(model_dir: Path, folder: Path) -> None:
-    for pattern in _COMPANIONS:
+    for pattern in COMPANIONS:
         for source in sorted(model_dir.glob(pattern)):
             target = folder / source.relative_to(model_dir)
             if source.is_file() and not target.exists():

@@ -16,13 +16,15 @@ def test_a_folder_without_one_is_lent_the_models(tmp_path: Path) -> None:
     assert not has_tokenizer(bare)
     with with_tokenizer(str(bare), "") as found:
         assert found == str(bare)
-    for name in ("tokenizer.json", "merges.txt"):
+    (model / "additional_chat_templates").mkdir()
+    for name in ("tokenizer.json", "merges.txt", "additional_chat_templates/tools.jinja", "generation_config.json"):
         (model / name).write_text(name)
     with with_tokenizer(str(bare), str(model)) as found:
-        texts = {file.name: file.read_text() for file in Path(found).iterdir()}
+        template = Path("additional_chat_templates", "tools.jinja")
+        texts = {each.name: each.read_text() for each in [*Path(found).iterdir(), found / template] if each.is_file()}
     assert texts == {
         "config.json": "bare", "model.safetensors": "weights", "tokenizer.json": "tokenizer.json",
-        "merges.txt": "merges.txt",
+        "merges.txt": "merges.txt", "tools.jinja": "additional_chat_templates/tools.jinja",
     }  # fmt: skip
     assert not Path(found).exists()
     with with_tokenizer(str(model), str(bare)) as found:
