@@ -46,6 +46,19 @@ def start(model: Path, out: Path, how: str, windows: Path) -> subprocess.Popen[s
     )  # fmt: skip
 
 
+def interrupted(model: Path, out: Path, windows: Any) -> Recipe:
+    """Quantize `model` to `out` until its first block is done; returns the recipe."""
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    recipe = Recipe(method="awq", group_size=32)
+    with pytest.raises(KeyboardInterrupt):
+        quantize_model(model, out, recipe, windows=windows, progress=stop)
+    return recipe
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -84,14 +97,7 @@ def test_unfinished_work_asks_for_resume_and_for_the_same_recipe(
     llama_folder: Path, ids: torch.Tensor, tmp_path: Path
 ) -> None:
     windows = cut_windows(ids, 4, 32)
-
-    def stop(done: int, total: int, what: str) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
-    recipe = Recipe(method="awq", group_size=32)
-    with pytest.raises(KeyboardInterrupt):
-        quantize_model(llama_folder, tmp_path / "out", recipe, windows=windows, progress=stop)
+    recipe = interrupted(llama_folder, tmp_path / "out", windows)
     with pytest.raises(UserError, match=r"1 blocks of it done.*--resume"):
         quantize_model(llama_folder, tmp_path / "out", recipe, windows=windows)
     with pytest.raises(UserError, match="another recipe"):
@@ -108,14 +114,8 @@ def test_unfinished_work_is_no_other_windows_nor_another_configurations(
     llama_folder: Path, ids: torch.Tensor, tmp_path: Path
 ) -> None:
     model, out = shutil.copytree(llama_folder, tmp_path / "model"), tmp_path / "out"
-
-    def stop(done: int, total: int, what: str) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
-    recipe, windows = Recipe(method="awq", group_size=32), cut_windows(ids[:128], 4, 32)
-    with pytest.raises(KeyboardInterrupt):
-        quantize_model(model, out, recipe, windows=windows, progress=stop)
+    windows = cut_windows(ids[:128], 4, 32)
+    recipe = interrupted(model, out, windows)
     with pytest.raises(UserError, match="another calibration"):  # the same ids, cut otherwise
         quantize_model(model, out, recipe, windows=cut_windows(ids[:128], 2, 64), resume=True)
     config = json.loads((model / "config.json").read_text())
@@ -129,14 +129,8 @@ def test_other_weights_of_the_same_size_and_time_are_another_model(
 ) -> None:
     """Unpacking an archive gives all its files the time that it says: half of each model made one checkpoint."""
     model, out = shutil.copytree(llama_folder, tmp_path / "model"), tmp_path / "out"
-
-    def stop(done: int, total: int, what: str) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
-    recipe, windows = Recipe(method="awq", group_size=32), cut_windows(ids[:128], 4, 32)
-    with pytest.raises(KeyboardInterrupt):
-        quantize_model(model, out, recipe, windows=windows, progress=stop)
+    windows = cut_windows(ids[:128], 4, 32)
+    recipe = interrupted(model, out, windows)
     weights = model / "model.safetensors"
     before, content = weights.stat(), bytearray(weights.read_bytes())
     content[-1] ^= 1
